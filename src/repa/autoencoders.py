@@ -1,0 +1,131 @@
+"""Between images and the latents that the model is trained on: SD-VAE, or the pixels themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from repa.errors import RepaError
+
+HUB_NAMES = {
+    "sd-vae-ft-mse": "stabilityai/sd-vae-ft-mse",
+    "sd-vae-ft-ema": "stabilityai/sd-vae-ft-ema",
+}
+DECODE_BATCH = 16  # images decoded at a time: the decoder needs far more memory than its latents
+
+
+class Autoencoder(Protocol):
+    """What the rest of the package asks of an autoencoder.
+
+    Attributes:
+        name: as `create_autoencoder` takes it.
+        scale: factor between the autoencoder's latents and the model's, which have variance about 1.
+    """
+
+    name: str
+    scale: float
+
+    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
+        """Shape (C, H, W) of the latents of images of that size."""
+
+    def encode(self, images: Tensor) -> Tensor | None:
+        """Images (N, 3, R, R) uint8 to the posterior's mean and standard deviation (N, 2 C, H, W).
+
+        None for pixels, which are their own latents.
+        """
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The model's latents (N, C, H, W) to images (N, 3, R, R) uint8."""
+
+
+class Pixels:
+    """No autoencoder: the model sees the pixels, scaled to [-1, 1]."""
+
+    name = "pixel"
+    scale = 1.0
+
+    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
+        return (3, resolution, resolution)
+
+    def encode(self, images: Tensor) -> None:
+        return None
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return to_uint8(latents)
+
+
+class SDVAE:
+    """Stable Diffusion's KL autoencoder through diffusers: 8 times smaller, 4 channels."""
+
+    def __init__(self, name: str, device: torch.device | str = "cpu"):
+        from diffusers import AutoencoderKL
+
+        location = HUB_NAMES.get(name, name)
+        try:
+            vae = AutoencoderKL.from_pretrained(location)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise RepaError(
+                f"cannot load autoencoder {name}: {reason} (a local folder in diffusers' format "
+                "works too)"
+            ) from None
+        self.name = name
+        self.scale = float(vae.config.scaling_factor)
+        self._vae = vae.requires_grad_(False).eval().to(device)
+        self._factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self._channels = int(vae.config.latent_channels)
+
+    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
+        side = resolution // self._factor
+        return (self._channels, side, side)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        posterior = self._vae.encode(from_uint8(images)).latent_dist
+        return torch.cat([posterior.mean, posterior.std], dim=1)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        slices = (latents / self.scale).to(self._vae.device, self._vae.dtype).split(DECODE_BATCH)
+        return torch.cat([to_uint8(self._vae.decode(part).sample) for part in slices])
+
+
+def create_autoencoder(name: str, device: torch.device | str = "cpu") -> Autoencoder:
+    """The autoencoder called `name`: "pixel", a name in `HUB_NAMES`, or a local diffusers folder.
+
+    Raises:
+        RepaError: if there is no such autoencoder or its weights cannot be had.
+    """
+    if name == "pixel":
+        return Pixels()
+    if name in HUB_NAMES or Path(name).is_dir():
+        return SDVAE(name, device)
+    raise RepaError(
+        f"unknown autoencoder {name!r}; choose pixel, {', '.join(HUB_NAMES)} or a folder in "
+        "diffusers' format"
+    )
+
+
+def from_uint8(images: Tensor) -> Tensor:
+    """uint8 in [0, 255] to float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """`clamp(255 (x + 1) / 2, 0, 255)`, truncated: float about [-1, 1] to uint8."""
+    return (255 * (x + 1) / 2).clamp(0, 255).to(torch.uint8)
+
+
+def sample_latents(moments: Tensor, noise: Tensor, scale: float) -> Tensor:
+    """A draw from the posterior, scaled for the model: `(mean + std n) scale`.
+
+    Args:
+        moments: mean and standard deviation (N, 2 C, H, W).
+        noise: standard normal n (N, C, H, W).
+        scale: of the autoencoder.
+    """
+    mean, std = moments.chunk(2, dim=1)
+    return (mean + std * noise) * scale

@@ -1,0 +1,41 @@
+"""Decoding and cropping: any image file to a square uint8 array, exactly as ADM crops it."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image, ImageOps
+
+
+def decode_image(data: bytes) -> Image.Image:
+    """Decodes an image file to RGB: upright by its EXIF tag, transparency over white.
+
+    Raises:
+        Exception: whatever Pillow raises on what is no image, or a broken, truncated or oversized one.
+    """
+    image = Image.open(io.BytesIO(data))
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def center_crop(image: Image.Image, resolution: int) -> np.ndarray:
+    """ADM's center crop: halve while twice too large, scale the short side, cut out the middle.
+
+    Args:
+        image: RGB, any size.
+        resolution: side of the result in pixels.
+
+    Returns:
+        (resolution, resolution, 3), uint8.
+    """
+    while min(image.size) >= 2 * resolution:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = resolution / min(image.size)
+    size = (round(image.width * scale), round(image.height * scale))
+    pixels = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+    top, left = (pixels.shape[0] - resolution) // 2, (pixels.shape[1] - resolution) // 2
+    return pixels[top : top + resolution, left : left + resolution]

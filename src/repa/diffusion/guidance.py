@@ -1,0 +1,70 @@
+"""Classifier-free guidance on an interval of times (Kynkäänniemi et al., NeurIPS 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Model = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class GuidedVelocity:
+    """A model as the velocity field that the samplers integrate.
+
+    `v = u + scale (c - u)` with the conditional velocity c and the unconditional u, while
+    `guidance_low <= t <= guidance_high`; elsewhere, and for a scale of at most 1, v = c, for which
+    the model sees the batch once instead of twice.
+
+    Args:
+        model: `model(x, t, condition)` with x (N, ...) and t (N,) in `dtype`.
+        condition: labels (N,) or other conditions (N, ...).
+        null_condition: what stands for "no condition", of the same shape; needed for guidance.
+        cfg_scale: guidance scale; 1 is none.
+        guidance_low, guidance_high: the interval of times, in [0, 1].
+        dtype: precision of the model's inputs.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        condition: Tensor,
+        null_condition: Tensor | None = None,
+        cfg_scale: float = 1.0,
+        guidance_low: float = 0.0,
+        guidance_high: float = 1.0,
+        dtype: torch.dtype = torch.float32,
+    ):
+        if cfg_scale > 1 and null_condition is None:
+            raise ValueError("guidance needs a null condition")
+        self.model = model
+        self.condition = condition
+        self.null_condition = null_condition
+        self.cfg_scale = cfg_scale
+        self.guidance_low = guidance_low
+        self.guidance_high = guidance_high
+        self.dtype = dtype
+
+    def __call__(self, x: Tensor, t: Tensor, step_time: Tensor) -> Tensor:
+        """The velocity at (x, t).
+
+        Args:
+            x: state (N, ...), float64.
+            t: time, a scalar tensor.
+            step_time: time at which the sampler's step began. It decides on guidance, so that both
+                evaluations of a Heun step are of one field.
+
+        Returns:
+            Velocity (N, ...), of x's dtype.
+        """
+        guided = self.cfg_scale > 1 and self.guidance_low <= step_time <= self.guidance_high
+        if not guided:
+            return self._evaluate(x, t, self.condition)
+        both = torch.cat([self.condition, self.null_condition])
+        conditional, unconditional = self._evaluate(torch.cat([x, x]), t, both).chunk(2)
+        return unconditional + self.cfg_scale * (conditional - unconditional)
+
+    def _evaluate(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        times = t.to(x.device, self.dtype).expand(len(x))
+        return self.model(x.to(self.dtype), times, condition).to(x.dtype)

@@ -1,0 +1,156 @@
+"""The parts that the transformer backbones share.
+
+Shapes: N samples, T tokens, D width. Module and parameter names follow DiT's published code, so
+that a released state dict differs from ours only where the design does (`models/released.py`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PatchEmbed(nn.Module):
+    """Cuts a square image or latent into patches and projects each to a token."""
+
+    def __init__(self, patch_size: int, in_channels: int, hidden_size: int):
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, hidden_size, patch_size, stride=patch_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x).flatten(2).transpose(1, 2)  # (N, C, H, W) -> (N, T, D)
+
+
+class TimestepEmbedder(nn.Module):
+    """Sinusoidal features of the time (cosine, then sine), then a two-layer MLP."""
+
+    def __init__(self, hidden_size: int, num_frequencies: int = 256, max_period: float = 10_000):
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(num_frequencies, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
+        )
+        half = num_frequencies // 2
+        frequencies = torch.exp(-math.log(max_period) * torch.arange(half).float() / half)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, t: Tensor) -> Tensor:
+        angles = t[:, None].float() * self.frequencies.float()  # (N, half)
+        features = torch.cat([angles.cos(), angles.sin()], dim=-1)
+        return self.mlp(features.to(self.mlp[0].weight.dtype))  # (N, D)
+
+
+class LabelEmbedder(nn.Module):
+    """A table of class embeddings; with a null class, its row is the last one."""
+
+    def __init__(self, num_classes: int, hidden_size: int, null_class: bool):
+        super().__init__()
+        self.embedding_table = nn.Embedding(num_classes + int(null_class), hidden_size)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.embedding_table(y)  # (N,) -> (N, D)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, optionally with LayerNorm on queries and keys.
+
+    `fused=False` computes the softmax explicitly, in the order of the formula.
+    """
+
+    def __init__(self, hidden_size: int, num_heads: int, qk_norm: bool, fused: bool):
+        super().__init__()
+        self.num_heads = num_heads
+        self.fused = fused
+        head_dim = hidden_size // num_heads
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        self.q_norm = nn.LayerNorm(head_dim) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(head_dim) if qk_norm else nn.Identity()
+        self.proj = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, d = x.shape
+        qkv = self.qkv(x).reshape(n, t, 3, self.num_heads, d // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (N, heads, T, D / heads)
+        q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
+        if self.fused:
+            x = F.scaled_dot_product_attention(q, k, v)
+        else:
+            x = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+        return self.proj(x.transpose(1, 2).reshape(n, t, d))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with the tanh approximation of GELU between them."""
+
+    def __init__(self, hidden_size: int, mlp_ratio: float):
+        super().__init__()
+        inner = int(hidden_size * mlp_ratio)
+        self.fc1 = nn.Linear(hidden_size, inner)
+        self.fc2 = nn.Linear(inner, hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """`x (1 + scale) + shift`: x (N, T, D); shift and scale (N, D), the same for every token."""
+    return x * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
+
+
+class AdaLNZeroBlock(nn.Module):
+    """A transformer block whose norms and residual gates come from the condition (DiT, Sec. 3.2)."""
+
+    def __init__(
+        self, hidden_size: int, num_heads: int, mlp_ratio: float, qk_norm: bool, fused_attn: bool
+    ):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
+        self.attn = Attention(hidden_size, num_heads, qk_norm, fused_attn)
+        self.norm2 = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
+        self.mlp = Mlp(hidden_size, mlp_ratio)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 6 * hidden_size))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=1)
+        x = x + gate1.unsqueeze(1) * self.attn(modulate(self.norm1(x), shift1, scale1))
+        return x + gate2.unsqueeze(1) * self.mlp(modulate(self.norm2(x), shift2, scale2))
+
+
+class FinalLayer(nn.Module):
+    """Modulated norm and the projection of every token to its patch's output values."""
+
+    def __init__(self, hidden_size: int, patch_size: int, out_channels: int):
+        super().__init__()
+        self.norm_final = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
+        self.linear = nn.Linear(hidden_size, patch_size * patch_size * out_channels)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 2 * hidden_size))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(c).chunk(2, dim=1)
+        return self.linear(modulate(self.norm_final(x), shift, scale))  # (N, T, p * p * C)
+
+
+def unpatchify(tokens: Tensor, patch_size: int) -> Tensor:
+    """Tokens (N, T, p * p * C) of a square grid back to an image (N, C, H, W)."""
+    n, t, values = tokens.shape
+    grid, p = math.isqrt(t), patch_size
+    x = tokens.reshape(n, grid, grid, p, p, values // (p * p))
+    return x.permute(0, 5, 1, 3, 2, 4).reshape(n, -1, grid * p, grid * p)
+
+
+def sincos_position_embedding(hidden_size: int, grid: int) -> Tensor:
+    """Fixed 2-D sine-cosine positions (1, grid * grid, D), as in MAE: columns first, then rows."""
+    half = hidden_size // 2
+    omega = 1.0 / 10_000 ** (torch.arange(half // 2, dtype=torch.float64) / (half // 2))
+    rows, columns = torch.meshgrid(
+        torch.arange(grid, dtype=torch.float64),
+        torch.arange(grid, dtype=torch.float64),
+        indexing="ij",
+    )
+    parts = []
+    for position in (columns, rows):
+        angles = position.reshape(-1, 1) * omega  # (T, D / 4)
+        parts += [angles.sin(), angles.cos()]
+    return torch.cat(parts, dim=1).float().unsqueeze(0)

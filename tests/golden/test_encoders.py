@@ -1,0 +1,47 @@
+"""Encoders against the published ones, through the real file-loading path.
+
+The weights are random numbers that the file's keys and shapes determine (encoders.json).
+"""
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import GOLDEN
+from safetensors.torch import load_file
+
+from repa.encoders import ENCODERS, create_encoder
+
+SPECS = json.loads((GOLDEN / "encoders" / "encoders.json").read_text())
+COVERED = [name for name in SPECS if name.split("@")[0] in ENCODERS]
+
+
+def weights_of(file_keys: dict[str, list[int]]) -> dict[str, torch.Tensor]:
+    state = {}
+    for key, shape in file_keys.items():
+        generator = np.random.default_rng(zlib.crc32(key.encode()))
+        values = generator.standard_normal(shape, dtype=np.float32) * 0.02
+        if len(shape) == 1 and key.endswith((".weight", ".gamma")):
+            values += 1
+        state[key] = torch.from_numpy(values)
+    return state
+
+
+def test_some_encoder_is_covered() -> None:
+    assert COVERED
+
+
+@pytest.mark.parametrize("name", COVERED)
+def test_tokens(golden_dir: Path, tmp_path: Path, name: str) -> None:
+    spec = SPECS[name]
+    file = tmp_path / "weights.pth"
+    torch.save(weights_of(spec["file_keys"]), file)
+    encoder = create_encoder(name.split("@")[0], spec["resolution"], weights=file)
+    shape = (1, 3, spec["resolution"], spec["resolution"])
+    image = np.random.default_rng(spec["image_seed"]).integers(0, 256, shape, dtype=np.uint8)
+    tokens = encoder(torch.from_numpy(image))
+    [expected] = load_file(golden_dir / "encoders" / f"{name}.safetensors").values()
+    torch.testing.assert_close(tokens, expected.float(), rtol=0, atol=1e-2)
