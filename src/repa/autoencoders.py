@@ -22,14 +22,14 @@ class Autoencoder(Protocol):
 
     Attributes:
         name: as `create_autoencoder` takes it.
-        scale: factor between the autoencoder's latents and the model's, which have variance about 1.
+        scale: factor from the autoencoder's latents to the model's, which have variance about 1.
     """
 
     name: str
     scale: float
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
-        """Shape (C, H, W) of the latents of images of that size."""
+        """Shape (C, H, W) of the latents of images of that size; a `RepaError` if there is none."""
 
     def encode(self, images: Tensor) -> Tensor | None:
         """Images (N, 3, R, R) uint8 to the posterior's mean and standard deviation (N, 2 C, H, W).
@@ -66,8 +66,11 @@ class SDVAE:
         location = HUB_NAMES.get(name, name)
         try:
             vae = AutoencoderKL.from_pretrained(location)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            lacking = [key for key, value in vae.state_dict().items() if value.is_meta]
+            if lacking:
+                raise ValueError(f"its weights lack {lacking[0]}")
+        except Exception as error:  # diffusers' own, and what Python makes of a broken config
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RepaError(
                 f"cannot load autoencoder {name}: {reason} (a local folder in diffusers' format "
                 "works too)"
@@ -79,7 +82,11 @@ class SDVAE:
         self._channels = int(vae.config.latent_channels)
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
-        side = resolution // self._factor
+        side, rest = divmod(resolution, self._factor)
+        if rest:
+            raise RepaError(
+                f"--resolution {resolution} is no multiple of {self._factor}, as {self.name} needs"
+            )
         return (self._channels, side, side)
 
     @torch.no_grad()
@@ -104,8 +111,8 @@ def create_autoencoder(name: str, device: torch.device | str = "cpu") -> Autoenc
     if name in HUB_NAMES or Path(name).is_dir():
         return SDVAE(name, device)
     raise RepaError(
-        f"unknown autoencoder {name!r}; choose pixel, {', '.join(HUB_NAMES)} or a folder in "
-        "diffusers' format"
+        f"unknown autoencoder {name!r} (--autoencoder); choose pixel, {', '.join(HUB_NAMES)} "
+        "or a folder in diffusers' format"
     )
 
 

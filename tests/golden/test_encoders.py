@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN
 from safetensors.torch import load_file
 
+from golden.folder import GOLDEN
 from repa.encoders import ENCODERS, create_encoder
 
 SPECS = json.loads((GOLDEN / "encoders" / "encoders.json").read_text())

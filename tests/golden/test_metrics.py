@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from conftest import Golden
-
+from golden.folder import Golden
 from repa.analysis import cka, cknna, mutual_knn
 from repa.evaluation import frechet_distance, inception_score, precision_recall
 

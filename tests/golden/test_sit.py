@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Golden
 from safetensors.torch import load_file
 
+from golden.folder import Golden
 from repa.alignment import cosine_alignment_loss, projection_heads
 from repa.diffusion import GuidedVelocity, Interpolant, sample_ode, sample_sde, velocity_loss
 from repa.models import SiT

@@ -1,4 +1,4 @@
-"""Representation alignment: projection heads and the losses that pull them to an encoder's tokens."""
+"""Representation alignment: projection heads, and losses that pull them to an encoder's tokens."""
 
 from repa.alignment.heads import ProjectionHead, projection_heads
 from repa.alignment.losses import cosine_alignment_loss

@@ -23,6 +23,8 @@ def cosine_alignment_loss(projected: Tensor, target: Tensor) -> Tensor:
         ValueError: if the shapes differ.
     """
     if projected.shape != target.shape:
-        raise ValueError(f"projected {tuple(projected.shape)} and target {tuple(target.shape)} differ")
+        raise ValueError(
+            f"projected {tuple(projected.shape)} and target {tuple(target.shape)} differ"
+        )
     cosine = F.cosine_similarity(projected.float(), target.float(), dim=-1)  # (N, T)
     return -cosine.mean()

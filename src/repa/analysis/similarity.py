@@ -15,7 +15,7 @@ EPSILON = 1e-6  # of the published definition: no division by zero
 
 
 def cknna(features_a: Tensor, features_b: Tensor, k: int = 10) -> float:
-    """Centered kernel nearest-neighbor alignment: CKA restricted to pairs that are neighbors in both.
+    """Centered kernel nearest-neighbor alignment: CKA over the pairs that are neighbors in both.
 
     Both kernels are masked to the pairs (i, j) where j is among the k nearest neighbors of i in a
     and in b; the result is `HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))` with the unbiased HSIC
@@ -118,7 +118,9 @@ def _sparse_hsic(i: Tensor, j: Tensor, k_values: Tensor, l_values: Tensor, n: in
     codes, order = torch.sort(i * n + j)
     mirrored = j * n + i
     at = torch.searchsorted(codes, mirrored).clamp(max=max(len(codes) - 1, 0))
-    mirrored_l = torch.where(codes[at] == mirrored, l_values[order[at]], 0) if len(codes) else l_values
+    mirrored_l = (
+        torch.where(codes[at] == mirrored, l_values[order[at]], 0) if len(codes) else l_values
+    )
     trace = (k_values * mirrored_l).sum()
     column_sums = k_values.new_zeros(n).index_add_(0, j, k_values)
     row_sums = l_values.new_zeros(n).index_add_(0, i, l_values)

@@ -3,7 +3,7 @@
     DIR/manifest.json           what it holds, how it was made, a record and checksums of each shard
     DIR/shards/00000/images.npy          uint8 (n, 3, R, R)
                      labels.npy          int64 (n,)
-                     latents.npy         float32 (n, 2 C, H, W), mean and deviation; absent for pixels
+                     latents.npy         float32 (n, 2 C, H, W), mean and deviation; not for pixels
                      features.NAME.npy   float16 (n, T, D), one a cached encoder
                      captions.json       a list of captions for each image
 
@@ -109,7 +109,10 @@ def read_manifest(folder: Path) -> Manifest | None:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise RepaError(f"{path} is not a valid manifest: {where}: {first['msg']}") from None
+        where = f" at {where}" if where else ""
+        raise RepaError(f"{path} is not a valid manifest{where}: {first['msg']}") from None
+    except OSError as error:
+        raise RepaError(f"cannot read {path}: {error.strerror}") from None
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -5,17 +5,26 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_ASPECT = 1000  # beyond, one file would be scaled to gigabytes
 
 
 def decode_image(data: bytes) -> Image.Image:
     """Decodes an image file to RGB: upright by its EXIF tag, transparency over white.
 
+    Of 16 bits a channel the upper 8 are kept.
+
     Raises:
-        Exception: whatever Pillow raises on what is no image, or a broken, truncated or oversized one.
+        Exception: whatever Pillow raises on no image, or a broken, truncated or oversized one.
     """
-    image = Image.open(io.BytesIO(data))
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:  # Pillow's text holds an address, other in each run
+        raise UnidentifiedImageError("not an image") from None
     image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16-bit gray, which Pillow would cut off at 255
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -31,7 +40,12 @@ def center_crop(image: Image.Image, resolution: int) -> np.ndarray:
 
     Returns:
         (resolution, resolution, 3), uint8.
+
+    Raises:
+        ValueError: if the image is too narrow.
     """
+    if max(image.size) > MAX_ASPECT * min(image.size):
+        raise ValueError(f"{image.width}x{image.height} pixels are too narrow to crop")
     while min(image.size) >= 2 * resolution:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = resolution / min(image.size)

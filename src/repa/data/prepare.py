@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
+import os
 import shutil
+import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from repa.autoencoders import Autoencoder
 from repa.data.format import (
     FEATURES,
+    MANIFEST,
     SHARD_ITEMS,
     AutoencoderRecord,
     FeatureRecord,
@@ -30,7 +30,7 @@ from repa.data.format import (
     write_manifest,
 )
 from repa.data.images import center_crop, decode_image
-from repa.data.sources import Source
+from repa.data.sources import Source, printable
 from repa.encoders import Encoder
 from repa.errors import RepaError
 
@@ -89,32 +89,42 @@ def prepare(
         return manifest
 
     dest_existed = dest.exists()
-    (dest / "shards").mkdir(parents=True, exist_ok=True)
-    write_manifest(dest, manifest)
-    start = len(manifest.shards) * SHARD_ITEMS
+    try:
+        dest.mkdir(parents=True, exist_ok=True)
+        write_manifest(dest, manifest)
+        (dest / "shards").mkdir(exist_ok=True)
+    except OSError as error:
+        raise RepaError(f"cannot write to --dest {dest}: {error}") from None
+    done = min(len(manifest.shards) * SHARD_ITEMS, len(indices))
     batches = DataLoader(
-        _Decoded(source, indices[start:], resolution),
-        batch_size=batch_size,
+        _Decoded(source, indices, resolution),
+        batch_sampler=_batches_within_shards(done, len(indices), batch_size),
         num_workers=num_workers,
         collate_fn=list,
     )
-    with tqdm(total=len(indices), initial=start, unit="image", desc="prepare") as progress:
-        for items in _shards_of(batches, progress):
-            shard = _write_shard(dest, len(manifest.shards), items, source, autoencoder, encoders,
-                                 batch_size, device)  # fmt: skip
-            manifest.shards.append(shard)
-            write_manifest(dest, manifest)
+    shard = _Shard(dest, len(manifest.shards), source)
+    with tqdm(total=len(indices), initial=done, unit="image", desc="prepare") as progress:
+        for items in batches:
+            shard.add(items, autoencoder, encoders, device)
+            progress.update(len(items))
+            done += len(items)
+            if shard.items == SHARD_ITEMS or done == len(indices):
+                manifest.shards.append(shard.write())
+                write_manifest(dest, manifest)
+                shard = _Shard(dest, len(manifest.shards), source)
     if manifest.num_images == 0:
         shutil.rmtree(dest if not dest_existed else dest / "shards")
-        (dest / "manifest.json").unlink(missing_ok=True)
-        raise RepaError(f"no image in {source.name}: none of its {len(indices)} files could be read")
+        (dest / MANIFEST).unlink(missing_ok=True)
+        raise RepaError(
+            f"no image in {source.name}: none of its {len(indices)} files could be read"
+        )
     manifest.complete = True
     write_manifest(dest, manifest)
     return manifest
 
 
 def _spread(count: int, wanted: int | None) -> list[int]:
-    """Indices of at most `wanted` of `count` items, evenly spread, so that all classes take part."""
+    """Indices of at most `wanted` of `count` items, evenly spread: all classes take part."""
     if wanted is None or wanted >= count:
         return list(range(count))
     return [i * count // wanted for i in range(wanted)]
@@ -124,7 +134,7 @@ def _continue_or_refuse(dest: Path, wanted: Manifest) -> Manifest:
     """The manifest to go on from: the one in `dest` if it is of the same job, else `wanted`."""
     found = read_manifest(dest)
     if found is None:
-        if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
+        if dest.exists() and (not dest.is_dir() or _has_foreign_files(dest)):
             raise RepaError(f"{dest} exists and is not a prepared dataset; choose another --dest")
         return wanted
     old, new = found.settings(), wanted.settings()
@@ -137,8 +147,16 @@ def _continue_or_refuse(dest: Path, wanted: Manifest) -> Manifest:
     return found
 
 
+def _has_foreign_files(dest: Path) -> bool:
+    """Whether there is more than what a run leaves that was killed at its very beginning."""
+    return any(path.name != MANIFEST + ".partial" for path in dest.iterdir())
+
+
 class _Decoded(Dataset):
-    """Cropped images: (item index, (3, R, R) uint8 array, or the reason why there is none)."""
+    """Cropped images: (item index, (3, R, R) uint8 array, or the reason why there is none).
+
+    A `RepaError` as the reason says that the source itself is gone.
+    """
 
     def __init__(self, source: Source, indices: list[int], resolution: int):
         self.source, self.indices, self.resolution = source, indices, resolution
@@ -146,88 +164,92 @@ class _Decoded(Dataset):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, position: int) -> tuple[int, np.ndarray | str]:
+    def __getitem__(self, position: int) -> tuple[int, np.ndarray | str | RepaError]:
         index = self.indices[position]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
                 pixels = center_crop(decode_image(self.source.read(index)), self.resolution)
             return index, np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        except RepaError as error:
+            return index, error
         except Exception as error:  # whatever a decoder makes of broken bytes
-            return index, f"{type(error).__name__}: {error}"
+            return index, printable(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
-def _shards_of(batches: DataLoader, progress: tqdm) -> Iterator[list[tuple[int, Any]]]:
-    """Decoded items in groups of `SHARD_ITEMS`, the last one shorter."""
-    items: list[tuple[int, Any]] = []
-    for batch in batches:
-        items += batch
-        progress.update(len(batch))
-        while len(items) >= SHARD_ITEMS:
-            yield items[:SHARD_ITEMS]
-            items = items[SHARD_ITEMS:]
-    if items:
-        yield items
+def _batches_within_shards(start: int, stop: int, batch_size: int) -> list[list[int]]:
+    """Positions in batches that do not cross a shard's end, so that resuming repeats them."""
+    batches = []
+    for first in range(start, stop, SHARD_ITEMS):
+        end = min(first + SHARD_ITEMS, stop)
+        batches += [list(range(i, min(i + batch_size, end))) for i in range(first, end, batch_size)]
+    return batches
 
 
-def _write_shard(
-    dest: Path,
-    number: int,
-    items: list[tuple[int, np.ndarray | str]],
-    source: Source,
-    autoencoder: Autoencoder,
-    encoders: dict[str, Encoder],
-    batch_size: int,
-    device: torch.device | str,
-) -> ShardRecord:
-    """Encodes and writes one shard under a temporary name, then renames it into place."""
-    good = [(index, value) for index, value in items if not isinstance(value, str)]
-    skipped = {source.items[i].name: reason for i, reason in items if isinstance(reason, str)}
-    for name, reason in skipped.items():
-        tqdm.write(f"warning: skipped {name}: {reason}")
+class _Shard:
+    """One shard in the making: encoded batch by batch, written in one go."""
 
-    name = f"{number:05d}"
-    partial, folder = dest / "shards" / f"{name}.partial", dest / "shards" / name
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(folder, ignore_errors=True)  # renamed, but not yet in the manifest
-    partial.mkdir()
-    if good:
-        images = np.stack([value for _, value in good])
-        arrays = {
-            "images": images,
-            "labels": np.array([source.items[i].label for i, _ in good], np.int64),
-            **_encode(images, autoencoder, encoders, batch_size, device),
-        }
-        for key, array in arrays.items():
-            buffer = io.BytesIO()
-            np.save(buffer, array, allow_pickle=False)
-            write_atomically(partial / f"{key}.npy", buffer.getbuffer())
-    captions = [source.items[i].captions for i, _ in good]
-    if any(captions):
-        write_atomically(partial / "captions.json", to_json(captions))
-    record = ShardRecord(
-        name=name, images=len(good), skipped=skipped, sha256=checksums(partial)
-    )
-    partial.rename(folder)
-    return record
+    def __init__(self, dest: Path, number: int, source: Source):
+        self.folder = dest / "shards" / f"{number:05d}"
+        self.source = source
+        self.items = 0
+        self.indices: list[int] = []
+        self.skipped: dict[str, str] = {}
+        self.arrays: dict[str, list[np.ndarray]] = {}
 
-
-@torch.inference_mode()
-def _encode(
-    images: np.ndarray,
-    autoencoder: Autoencoder,
-    encoders: dict[str, Encoder],
-    batch_size: int,
-    device: torch.device | str,
-) -> dict[str, np.ndarray]:
-    """Latent moments and encoder tokens of a shard's images."""
-    parts: dict[str, list[np.ndarray]] = {}
-    for batch in torch.from_numpy(images).split(batch_size):
-        batch = batch.to(device)
-        moments = autoencoder.encode(batch)
+    @torch.inference_mode()
+    def add(
+        self,
+        items: list[tuple[int, np.ndarray | str | RepaError]],
+        autoencoder: Autoencoder,
+        encoders: dict[str, Encoder],
+        device: torch.device | str,
+    ) -> None:
+        """Encodes a batch of decoded items and notes those that could not be decoded."""
+        self.items += len(items)
+        for index, value in items:
+            if isinstance(value, RepaError):
+                raise value
+            if isinstance(value, str):
+                name = printable(self.source.items[index].name)
+                self.skipped[name] = value
+                tqdm.write(f"warning: skipped {name}: {value}", file=sys.stderr)
+        good = [(index, value) for index, value in items if isinstance(value, np.ndarray)]
+        if not good:
+            return
+        self.indices += [index for index, _ in good]
+        pixels = np.stack([value for _, value in good])
+        self._append("images", pixels)
+        self._append("labels", np.array([self.source.items[i].label for i, _ in good], np.int64))
+        images = torch.from_numpy(pixels).to(device)
+        moments = autoencoder.encode(images)
         if moments is not None:
-            parts.setdefault("latents", []).append(moments.float().cpu().numpy())
+            self._append("latents", moments.float().cpu().numpy())
         for name, encoder in encoders.items():
-            tokens = encoder(batch).to(torch.float16).cpu().numpy()
-            parts.setdefault(FEATURES + name, []).append(tokens)
-    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+            self._append(FEATURES + name, encoder(images).to(torch.float16).cpu().numpy())
+
+    def write(self) -> ShardRecord:
+        """Writes the shard under a temporary name, then renames it into place."""
+        partial = self.folder.with_name(self.folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)  # renamed, but not yet in the manifest
+        partial.mkdir()
+        for name, parts in self.arrays.items():
+            with (partial / f"{name}.npy").open("wb") as file:
+                np.save(file, np.concatenate(parts), allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+        captions = [self.source.items[i].captions for i in self.indices]
+        if any(captions):
+            write_atomically(partial / "captions.json", to_json(captions))
+        record = ShardRecord(
+            name=self.folder.name,
+            images=len(self.indices),
+            skipped=self.skipped,
+            sha256=checksums(partial),
+        )
+        partial.rename(self.folder)
+        return record
+
+    def _append(self, name: str, array: np.ndarray) -> None:
+        self.arrays.setdefault(name, []).append(array)

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from repa.data.format import FEATURES, Manifest, read_manifest
 from repa.errors import RepaError
@@ -34,6 +35,8 @@ class PreparedDataset:
             raise RepaError(f"no prepared dataset in {folder}: make one with `repa prepare --dest`")
         if not manifest.complete:
             raise RepaError(f"{folder} is not finished: run the same `repa prepare` again")
+        if manifest.num_images == 0:
+            raise RepaError(f"damaged dataset: {folder}: the manifest counts no images")
         self.manifest: Manifest = manifest
         self._ends = list(itertools.accumulate(shard.images for shard in manifest.shards))
         self._shards: dict[int, dict[str, np.ndarray]] = {}
@@ -62,11 +65,14 @@ class PreparedDataset:
 
     def captions(self, index: int) -> list[str]:
         """The captions of one image; empty if the source had none."""
-        if not self.manifest.has_captions:
-            return []
         shard, row = self._locate(index)
+        if "captions.json" not in self.manifest.shards[shard].sha256:
+            return []
         path = self._shard_folder(shard) / "captions.json"
-        return json.loads(path.read_text(encoding="utf-8"))[row]
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))[row]
+        except (OSError, ValueError, LookupError) as error:
+            raise RepaError(f"damaged dataset: {path}: {error}") from None
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_shards": {}}  # a worker maps the files for itself
@@ -86,14 +92,31 @@ class PreparedDataset:
             names = {"images": "image", "labels": "label", "latents": "latent"}
             names |= {FEATURES + name: FEATURES + name for name in self.manifest.features}
             try:
-                self._shards[shard] = {
-                    key: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+                arrays = {
+                    key: _map(folder / f"{name}.npy")
                     for name, key in names.items()
                     if name != "latents" or self.manifest.autoencoder.name != "pixel"
                 }
-            except (OSError, ValueError) as error:
+                rows = {len(array) for array in arrays.values()}
+            except Exception as error:  # whatever numpy makes of broken bytes
                 raise RepaError(f"damaged dataset: {folder}: {error}") from None
-            rows = {len(array) for array in self._shards[shard].values()}
             if rows != {self.manifest.shards[shard].images}:
-                raise RepaError(f"damaged dataset: {folder}: lengths {rows} do not fit the manifest")
+                raise RepaError(
+                    f"damaged dataset: {folder}: lengths {rows} do not fit the manifest"
+                )
+            self._shards[shard] = arrays
         return self._shards[shard]
+
+
+def _map(path: Path) -> np.ndarray:
+    """The array in an .npy file, mapped for reading.
+
+    numpy's own mapping keeps its file open, and the shards of ImageNet are more files than a
+    process may have open (1024 by default); torch's does not.
+    """
+    array = np.load(path, mmap_mode="r", allow_pickle=False)  # checks the file, finds the offset
+    size = array.offset + array.nbytes
+    mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+    result = mapped[array.offset :].view(array.dtype).reshape(array.shape)
+    result.flags.writeable = False
+    return result

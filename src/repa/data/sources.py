@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from repa.data.packaged import packaged_files
 from repa.errors import RepaError
 
 LABEL_FILE = "dataset.json"
+MAX_CLASSES = 1_000_000  # a larger label is a mistake
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,24 @@ class Folder:
         self.root = root
 
     def names(self) -> Iterable[str]:
-        for folder, _, files in os.walk(self.root):
+        for folder, _, files in os.walk(self.root, onerror=self._refuse, followlinks=True):
+            if os.path.islink(folder) and Path(folder).parent.resolve().is_relative_to(
+                Path(folder).resolve()
+            ):
+                raise RepaError(f"{folder} is a link to a folder that it lies in")
             for file in files:
                 yield (Path(folder) / file).relative_to(self.root).as_posix()
 
     def read(self, name: str) -> bytes:
-        return (self.root / name).read_bytes()
+        try:
+            return (self.root / name).read_bytes()
+        except OSError as error:
+            if not self.root.is_dir():  # gone, so not the fault of this file
+                self._refuse(error)
+            raise
+
+    def _refuse(self, error: OSError) -> NoReturn:
+        raise RepaError(f"cannot read {self.root}: {error}") from None
 
 
 class Zip:
@@ -62,7 +75,10 @@ class Zip:
 
     def _zip(self) -> zipfile.ZipFile:
         if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), zipfile.ZipFile(self.path))
+            try:
+                self._opened = (os.getpid(), zipfile.ZipFile(self.path))
+            except Exception as error:  # whatever zipfile makes of broken bytes
+                raise RepaError(f"cannot read {self.path}: {error}") from None
         return self._opened[1]
 
     def __getstate__(self) -> dict:
@@ -84,12 +100,14 @@ class Source:
         classes: names of the classes, by label.
     """
 
-    def __init__(self, name: str, items: list[Item], classes: list[str], read: Callable[[str], bytes]):
+    def __init__(
+        self, name: str, items: list[Item], classes: list[str], read: Callable[[str], bytes]
+    ):
         if not items:
             raise RepaError(f"no image in {name}: expected a folder or zip with one folder a class")
-        self.name = name
+        self.name = printable(name)
         self.items = items
-        self.classes = classes
+        self.classes = [printable(c) for c in classes]
         self._read = read
 
     def read(self, index: int) -> bytes:
@@ -103,11 +121,17 @@ class Source:
         return hashlib.sha256(listing).hexdigest()
 
 
+def printable(name: str) -> str:
+    """A file name as text: Linux allows any bytes in names, JSON only Unicode."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def open_source(source: str) -> Source:
     """Opens what `--source` names: a folder, a zip file, or `twemoji[-train|-val]`.
 
     Labels come from `dataset.json` (`{"labels": [[name, class], ...]}`) if the source has one, else
-    from the top-level folders, sorted; images at the top level then share one class of their own.
+    from the top-level folders, sorted; images at the top level then share a class of their own, the
+    last.
 
     Raises:
         RepaError: if there is no such source, it cannot be read, or it has no file in it.
@@ -125,17 +149,18 @@ def open_source(source: str) -> Source:
 
 
 def _from_files(name: str, reader: Folder | Zip) -> Source:
-    names = sorted(filter(_is_wanted, reader.names()))
+    names = sorted(set(filter(_is_wanted, reader.names())))  # a zip may hold a name twice
     if LABEL_FILE in names:
         names.remove(LABEL_FILE)
-        labels = _read_labels(name, reader.read(LABEL_FILE))
+        labels = _read_labels(name, reader)
         missing = [n for n in names if n not in labels]
         if missing:
             raise RepaError(f"{LABEL_FILE} in {name} has no label for {missing[0]}")
         classes = [str(i) for i in range(max(labels.values(), default=0) + 1)]
         return Source(name, [Item(n, labels[n]) for n in names], classes, reader.read)
     folders = [n.split("/")[0] if "/" in n else "" for n in names]
-    classes = sorted(set(folders))
+    # A stray file at the top must not shift the folders' labels: its class comes last.
+    classes = sorted(set(folders), key=lambda folder: (folder == "", folder))
     index = {folder: label for label, folder in enumerate(classes)}
     items = [Item(n, index[f]) for n, f in zip(names, folders, strict=True)]
     return Source(name, items, classes, reader.read)
@@ -147,16 +172,26 @@ def _is_wanted(name: str) -> bool:
     return not any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
-def _read_labels(name: str, data: bytes) -> dict[str, int]:
+def _read_labels(name: str, reader: FileReader) -> dict[str, int]:
     try:
-        pairs = json.loads(data)["labels"]
-        labels = {str(file): int(label) for file, label in pairs}
-    except (ValueError, KeyError, TypeError):
+        data = reader.read(LABEL_FILE)
+    except Exception as error:  # the system's errors, and zipfile's
+        raise RepaError(f"cannot read {LABEL_FILE} in {name}: {error}") from None
+    try:
+        labels = dict(json.loads(data)["labels"])
+        well_formed = all(type(label) is int for label in labels.values())
+    except (ValueError, KeyError, TypeError, RecursionError):
+        well_formed = False
+    if not well_formed:
         raise RepaError(
             f'{LABEL_FILE} in {name} is not of the form {{"labels": [["path", class], ...]}}'
-        ) from None
-    if min(labels.values(), default=0) < 0:
-        raise RepaError(f"{LABEL_FILE} in {name} has a negative class")
+        )
+    for file, label in labels.items():
+        if not 0 <= label < MAX_CLASSES:
+            raise RepaError(
+                f"{LABEL_FILE} in {name} has class {label} for {file}; "
+                f"expected 0 to {MAX_CLASSES - 1}"
+            )
     return labels
 
 

@@ -59,7 +59,7 @@ class GuidedVelocity:
             Velocity (N, ...), of x's dtype.
         """
         guided = self.cfg_scale > 1 and self.guidance_low <= step_time <= self.guidance_high
-        if not guided:
+        if not guided or self.null_condition is None:
             return self._evaluate(x, t, self.condition)
         both = torch.cat([self.condition, self.null_condition])
         conditional, unconditional = self._evaluate(torch.cat([x, x]), t, both).chunk(2)

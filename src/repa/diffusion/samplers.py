@@ -7,6 +7,7 @@ The state is float64 and the field decides on its own precision. A field is call
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ def sample_ode(velocity: Velocity, noise: Tensor, num_steps: int, heun: bool = F
     """
     times = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
     x = noise.double()
-    for step, (t, t_next) in enumerate(zip(times[:-1], times[1:], strict=True)):
+    for step, (t, t_next) in enumerate(pairwise(times)):
         slope = velocity(x, t, t)
         x_next = x + (t_next - t) * slope
         if heun and step < num_steps - 1:
@@ -53,7 +54,7 @@ def sample_sde(
     interpolant: Interpolant,
     draw_noise: Callable[[int], Tensor],
 ) -> Tensor:
-    """Integrates the reverse SDE with Euler-Maruyama from t = 1 to 0.04, then one step without noise.
+    """Integrates the reverse SDE by Euler-Maruyama from t = 1 to 0.04, then a step without noise.
 
     `dx = (v - w s / 2) dt + sqrt(w) dW` with diffusion w(t) = 2 t and score s (SiT, Eq. 6).
 
@@ -70,7 +71,7 @@ def sample_sde(
     times = torch.linspace(1, SDE_LAST_TIME, num_steps, dtype=torch.float64)
     times = torch.cat([times, torch.zeros(1, dtype=torch.float64)])
     x = noise.double()
-    for step, (t, t_next) in enumerate(zip(times[:-1], times[1:], strict=True)):
+    for step, (t, t_next) in enumerate(pairwise(times)):
         diffusion = 2 * t
         v = velocity(x, t, t)
         drift = v - diffusion / 2 * interpolant.score(v, x, t)

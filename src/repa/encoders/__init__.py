@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+
+import torch
 
 from repa.encoders.base import Encoder, resample_tokens
 from repa.encoders.dinov2 import VARIANTS, DINOv2Encoder
@@ -10,7 +13,7 @@ from repa.encoders.efficientnet import EfficientNetEncoder
 from repa.errors import RepaError
 
 # A new family of encoders is one file and one line here.
-ENCODERS: dict[str, type[Encoder]] = {
+ENCODERS: dict[str, Callable[[str, int, int | None, Path | None], Encoder]] = {
     **{f"efficientnet-lite{i}": EfficientNetEncoder for i in range(3)},
     **{f"dinov2-vit-{letter}": DINOv2Encoder for letter in VARIANTS},
 }
@@ -34,8 +37,11 @@ def create_encoder(
     Raises:
         RepaError: if there is no such encoder or its weights cannot be had.
     """
-    check_encoder_names(name)
-    return ENCODERS[name](name, resolution, grid_size, weights)
+    if check_encoder_names(name) != [name]:
+        raise RepaError(f"expected the name of one encoder; got {name!r}")
+    # Networks draw random weights before the real ones replace them.
+    with torch.random.fork_rng(devices=[]):
+        return ENCODERS[name](name, resolution, grid_size, weights)
 
 
 def check_encoder_names(names: str) -> list[str]:
@@ -48,7 +54,9 @@ def check_encoder_names(names: str) -> list[str]:
         return []
     for name in names.split(","):
         if name not in ENCODERS:
-            raise RepaError(f"unknown encoder {name!r}; choose from {', '.join(ENCODERS)}, or none")
+            raise RepaError(
+                f"unknown encoder {name!r} (--enc-type); choose from {', '.join(ENCODERS)}, or none"
+            )
     return names.split(",")
 
 

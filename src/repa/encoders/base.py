@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +24,13 @@ class Encoder(nn.Module):
         dim: width of a token.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         name: str,
-        network: nn.Module,
+        network: Any,
         dim: int,
         input_size: int,
         grid_size: int,
@@ -58,8 +62,9 @@ class Encoder(nn.Module):
             (N, grid_size^2, dim), floating; row by row from the top left.
         """
         x = (images.float() / 255 - self.mean) / self.std
-        if x.shape[-1] != self.input_size:
-            x = F.interpolate(x, (self.input_size, self.input_size), mode="bicubic")
+        size = (self.input_size, self.input_size)
+        if x.shape[-2:] != size:
+            x = F.interpolate(x, size, mode="bicubic")
         return resample_tokens(self.tokens(x), self.grid_size)
 
     def tokens(self, pixels: Tensor) -> Tensor:

@@ -39,13 +39,11 @@ class DINOv2Encoder(Encoder):
         own_grid = max(16, resolution // 16)
         timm_name, file_name = VARIANTS[name.removeprefix("dinov2-vit-")]
         input_size = PATCH * own_grid
-        file = weights / file_name if weights is not None and weights.is_dir() else weights
-        if file is not None and (file.exists() or file.name != file_name):
-            network = timm.create_model(timm_name, img_size=input_size, num_classes=0)
-            # timm's filter renames what differs and resamples the positions to our grid.
-            load_weights(network, checkpoint_filter_fn(read_weights(file), network), file)
-        else:
+        file = _weight_file(weights, file_name)
+        if file is None:
             network = _download(name, timm_name, input_size, file_name)
+        else:
+            network = _read(file, timm_name, input_size)
         super().__init__(
             name,
             network,
@@ -58,6 +56,30 @@ class DINOv2Encoder(Encoder):
 
     def tokens(self, pixels: Tensor) -> Tensor:
         return self.network.forward_features(pixels)[:, self.network.num_prefix_tokens :]
+
+
+def _weight_file(weights: Path | None, file_name: str) -> Path | None:
+    """The file to read: the one given, or the official one if it is in the folder given."""
+    if weights is None:
+        return None
+    if weights.is_file() or (weights.suffix and not weights.is_dir()):
+        return weights
+    file = weights / file_name
+    return file if file.exists() else None
+
+
+def _read(file: Path, timm_name: str, input_size: int) -> nn.Module:
+    state = read_weights(file)
+    network = timm.create_model(timm_name, img_size=input_size, num_classes=0)
+    try:
+        # timm's filter renames what differs and resamples the positions to our grid.
+        state = checkpoint_filter_fn(state, network)
+    except Exception as error:  # it takes the form of the file for granted
+        raise RepaError(
+            f"{file} does not fit the network: {type(error).__name__}: {error}"
+        ) from None
+    load_weights(network, state, file)
+    return network
 
 
 def _download(name: str, timm_name: str, input_size: int, file_name: str) -> nn.Module:

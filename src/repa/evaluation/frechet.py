@@ -1,4 +1,4 @@
-"""Frechet distance between Gaussians fitted to two sets of features (Heusel et al., NeurIPS 2017)."""
+"""Frechet distance of Gaussians fitted to two sets of features (Heusel et al., NeurIPS 2017)."""
 
 from __future__ import annotations
 

@@ -31,13 +31,17 @@ def create_model(name: str, **arguments: Any) -> SiT:
         RepaError: if there is no such model.
     """
     if name not in MODEL_NAMES:
-        raise RepaError(f"unknown model {name!r}; choose from {', '.join(MODEL_NAMES)}")
+        raise RepaError(f"unknown model {name!r} (--model); choose from {', '.join(MODEL_NAMES)}")
     family, _, variant = name.partition("-")
     size, _, patch = variant.partition("/")
     model_class, sizes = FAMILIES[family]
     depth, hidden_size, num_heads = sizes[size]
     return model_class(
-        patch_size=int(patch), depth=depth, hidden_size=hidden_size, num_heads=num_heads, **arguments
+        patch_size=int(patch),
+        depth=depth,
+        hidden_size=hidden_size,
+        num_heads=num_heads,
+        **arguments,
     )
 
 

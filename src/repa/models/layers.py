@@ -27,6 +27,8 @@ class PatchEmbed(nn.Module):
 class TimestepEmbedder(nn.Module):
     """Sinusoidal features of the time (cosine, then sine), then a two-layer MLP."""
 
+    frequencies: Tensor
+
     def __init__(self, hidden_size: int, num_frequencies: int = 256, max_period: float = 10_000):
         super().__init__()
         self.mlp = nn.Sequential(
@@ -39,7 +41,8 @@ class TimestepEmbedder(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         angles = t[:, None].float() * self.frequencies.float()  # (N, half)
         features = torch.cat([angles.cos(), angles.sin()], dim=-1)
-        return self.mlp(features.to(self.mlp[0].weight.dtype))  # (N, D)
+        dtype = next(self.mlp.parameters()).dtype
+        return self.mlp(features.to(dtype))  # (N, D)
 
 
 class LabelEmbedder(nn.Module):
@@ -100,7 +103,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class AdaLNZeroBlock(nn.Module):
-    """A transformer block whose norms and residual gates come from the condition (DiT, Sec. 3.2)."""
+    """A transformer block whose norms and gates come from the condition (DiT, Sec. 3.2)."""
 
     def __init__(
         self, hidden_size: int, num_heads: int, mlp_ratio: float, qk_norm: bool, fused_attn: bool

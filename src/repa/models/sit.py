@@ -1,4 +1,4 @@
-"""SiT: the scalable interpolant transformer (Ma et al., ECCV 2024), the body of DiT predicting velocity."""
+"""SiT, the scalable interpolant transformer (Ma et al., ECCV 2024): DiT's body for velocities."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ class SiT(nn.Module):
     Raises:
         RepaError: if the sizes do not divide.
     """
+
+    pos_embed: Tensor
 
     def __init__(
         self,
@@ -89,6 +91,11 @@ class SiT(nn.Module):
         self.initialize_weights()
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.pos_embed.device
+
+    @property
     def depth(self) -> int:
         """Number of blocks."""
         return len(self.blocks)
@@ -114,20 +121,19 @@ class SiT(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                module.bias.data.zero_()
         # The patch projection is a linear layer over p * p * C values, whatever its storage.
         nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1))
-        nn.init.zeros_(self.x_embedder.proj.bias)
         nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
-        nn.init.normal_(self.t_embedder.mlp[0].weight, std=0.02)
-        nn.init.normal_(self.t_embedder.mlp[2].weight, std=0.02)
-        modulations = [b.adaLN_modulation[1] for b in [*self.blocks, self.final_layer]]
-        for layer in [*modulations, self.final_layer.linear]:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for name, parameter in self.named_parameters():
+            if name.startswith("t_embedder.mlp") and name.endswith("weight"):
+                nn.init.normal_(parameter, std=0.02)
+            zero = ("x_embedder.proj.bias", "adaLN_modulation", "final_layer.linear")
+            if any(part in name for part in zero):
+                nn.init.zeros_(parameter)
 
     def drop_labels(self, y: Tensor, uniform: Tensor) -> Tensor:
-        """Labels y (N,) with the null class where `uniform` (N,), in [0, 1), falls below the probability."""
+        """Labels y (N,), the null class where `uniform` (N,) in [0, 1) is below the probability."""
         if self.class_dropout_prob == 0:
             return y
         return torch.where(uniform < self.class_dropout_prob, self.null_class, y)

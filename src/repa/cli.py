@@ -1,0 +1,94 @@
+"""The commands: each parses its options, then calls one function.
+
+Commands import what they need when they run, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from repa.commandline import parse_options, run
+from repa.config import (
+    DemoOptions,
+    EvaluateOptions,
+    Options,
+    PrepareOptions,
+    SampleOptions,
+    TrainOptions,
+)
+
+
+def _demo(options: DemoOptions) -> None:
+    from repa.demo import run_demo
+
+    run_demo(options)
+
+
+def _prepare(options: PrepareOptions) -> None:
+    from repa.data.command import run_prepare
+
+    run_prepare(options)
+
+
+def _train(options: TrainOptions) -> None:
+    from repa.training import train
+
+    train(options)
+
+
+def _sample(options: SampleOptions) -> None:
+    from repa.sampling.command import run_sample
+
+    run_sample(options)
+
+
+def _evaluate(options: EvaluateOptions) -> None:
+    from repa.evaluation.evaluate import run_evaluate
+
+    run_evaluate(options)
+
+
+COMMANDS: dict[str, tuple[type[Options], Callable[[Any], None]]] = {
+    "demo": (DemoOptions, _demo),
+    "prepare": (PrepareOptions, _prepare),
+    "train": (TrainOptions, _train),
+    "sample": (SampleOptions, _sample),
+    "evaluate": (EvaluateOptions, _evaluate),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs `repa COMMAND [options]`; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(f"repa: error: no command {name!r}; choose from {', '.join(COMMANDS)}",
+              file=sys.stderr)  # fmt: skip
+        return 2
+    options_class, command = COMMANDS[name]
+    prog = f"repa {name}"
+    return run(prog, lambda: command(parse_options(options_class, rest, prog)))
+
+
+def _usage() -> str:
+    lines = [f"  {name:10}{options.__doc__}" for name, (options, _) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: repa COMMAND [options]",
+            "",
+            "Train diffusion transformers with representation alignment (REPA).",
+            "",
+            *lines,
+            "",
+            "`repa COMMAND --help` lists a command's options.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""Command lines and recipes: argparse reads them, pydantic validates, errors are one line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import typing
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from repa.config import Options
+from repa.errors import RepaError
+
+T = TypeVar("T", bound=Options)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def parse_options(options_class: type[T], arguments: list[str], prog: str) -> T:
+    """Options from the command line, on top of those of a recipe (`--config`), if one is given.
+
+    Args:
+        options_class: the command's options.
+        arguments: the command line after the command's name.
+        prog: what to call the program in messages.
+
+    Raises:
+        RepaError: if a name is unknown, a value does not fit or a required option is missing.
+    """
+    given = vars(_parser(options_class, prog).parse_args(arguments))
+    recipe = given.pop("config", None)
+    values = (_read_recipe(Path(recipe)) if recipe else {}) | given
+    try:
+        return options_class.model_validate(values)
+    except ValidationError as error:
+        # What was given wrongly says more than what was not given.
+        errors = sorted(error.errors(), key=lambda e: e["type"] == "missing")
+        raise RepaError(_one_line(errors[0])) from None
+
+
+def _parser(options_class: type[Options], prog: str) -> argparse.ArgumentParser:
+    """Options in groups, one a class; values stay strings, for pydantic to convert."""
+    parser = _Parser(
+        prog=prog,
+        usage=f"{prog} [--config YAML] [options]",
+        description=options_class.__doc__,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=100),
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="YAML", help="recipe; the command line overrides it")
+    for group_class in reversed(options_class.__mro__):
+        own = getattr(group_class, "__annotations__", {})
+        names = [name for name in options_class.model_fields if name in own]
+        if not names:
+            continue
+        title = "Options" if group_class is options_class else str(group_class.__doc__)
+        group = parser.add_argument_group(title)
+        for name in names:
+            field = options_class.model_fields[name]
+            default = f" (default: {field.default})" if field.default is not None else ""
+            text = f"{field.description}{' (required)' if field.is_required() else default}"
+            flag = "--" + name.replace("_", "-")
+            if field.annotation is bool:
+                group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+            else:
+                group.add_argument(flag, metavar=_metavar(field.annotation), help=text)
+    return parser
+
+
+def _metavar(annotation: Any) -> str:
+    parts = typing.get_args(annotation)
+    if parts and all(isinstance(part, str) for part in parts):
+        return "{" + ",".join(parts) + "}"
+    if parts:  # X | None, Annotated[X, ...]
+        return _metavar(parts[0])
+    return {int: "N", float: "X", Path: "PATH"}.get(annotation, "NAME")
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RepaError(f"--config {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RepaError(f"--config {path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(recipe, dict):
+        raise RepaError(f"--config {path}: expected lines of the form `name: value`")
+    return {str(name).replace("-", "_"): value for name, value in recipe.items()}
+
+
+def _one_line(error: Any) -> str:
+    """`--option 'value': what it should be`."""
+    if not error["loc"]:  # a check over several options, whose message names them
+        return str(error["ctx"]["error"])
+    flag = "--" + str(error["loc"][0]).replace("_", "-")
+    message = error["msg"][0].lower() + error["msg"][1:]
+    if error["type"] == "missing":
+        return f"{flag} is required"
+    if error["type"] == "extra_forbidden":
+        return f"unknown option {flag}"
+    return f"{flag} {error['input']!r}: {message}"
+
+
+def run(prog: str, command: Any) -> int:
+    """Calls `command()`; what the user can fix becomes one line on stderr and exit code 2."""
+    try:
+        command()
+    except RepaError as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return 130
+    return 0

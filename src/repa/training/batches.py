@@ -1,0 +1,68 @@
+"""From a loader's arrays to a training batch on the device: latents sampled, targets computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from repa.autoencoders import from_uint8, sample_latents
+from repa.data.format import FEATURES, Manifest
+from repa.encoders import Encoder, resample_tokens
+from repa.training.module import Batch
+
+
+class BatchMaker:
+    """Moves arrays to the device and turns them into a `Batch`.
+
+    Args:
+        manifest: of the dataset.
+        encoder_names: target encoders in order. Those that the dataset has cached are read from
+            it, the others computed.
+        encoders: the encoders to compute, by name.
+        grid_size: tokens a side of the backbone.
+        device: of the batch.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        encoder_names: list[str],
+        encoders: Mapping[str, Encoder],
+        grid_size: int,
+        device: torch.device,
+    ):
+        self.autoencoder = manifest.autoencoder
+        self.encoder_names = encoder_names
+        self.encoders = encoders
+        self.grid_size = grid_size
+        self.device = device
+        cached = {FEATURES + name for name in encoder_names if name not in encoders}
+        pixels = self.autoencoder.name == "pixel"
+        self.keys = {"label", "image" if pixels or encoders else "label", *cached}
+        if not pixels:
+            self.keys.add("latent")
+
+    def __call__(self, arrays: Mapping[str, Tensor]) -> Batch:
+        moved = {k: v.to(self.device, non_blocking=True) for k, v in arrays.items()}
+        if "latent" in moved:
+            noise = moved["posterior_noise"]
+            x = sample_latents(moved["latent"], noise, self.autoencoder.scale)
+        else:
+            x = from_uint8(moved["image"])
+        return Batch(
+            x=x,
+            y=moved["label"],
+            noise=moved["noise"],
+            time_uniform=moved["time_uniform"],
+            drop_uniform=moved["drop_uniform"],
+            targets=list(self._targets(moved)),
+        )
+
+    def _targets(self, arrays: Mapping[str, Tensor]) -> Iterator[Tensor]:
+        for name in self.encoder_names:
+            if name in self.encoders:
+                yield self.encoders[name](arrays["image"])
+            else:
+                yield resample_tokens(arrays[FEATURES + name].float(), self.grid_size)

@@ -1,0 +1,31 @@
+"""Exponential moving average of a model's weights."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from repa.models import SiT
+
+
+class EMA:
+    """A frozen copy of a model that follows it: `ema = decay ema + (1 - decay) weights`.
+
+    All tensors are updated in a few fused operations instead of a loop.
+
+    Args:
+        model: the model to follow; the copy starts equal to it, in float32.
+        decay: in [0, 1).
+    """
+
+    def __init__(self, model: SiT, decay: float):
+        self.decay = decay
+        self.model = copy.deepcopy(model).float().requires_grad_(False).eval()
+        self._averages: list[torch.Tensor] = list(self.model.parameters())
+        self._weights: list[torch.Tensor] = list(model.parameters())
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """One step towards the model's weights as they are now."""
+        torch._foreach_lerp_(self._averages, self._weights, 1 - self.decay)

