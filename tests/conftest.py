@@ -13,7 +13,7 @@ from repa.data.prepare import prepare
 from repa.data.sources import open_source
 from repa.encoders import create_encoder
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", min(2, os.cpu_count() or 1))))
 
 
 @pytest.fixture(scope="session")

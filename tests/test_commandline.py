@@ -59,6 +59,7 @@ def test_the_command_line_overrides_the_recipe(tmp_path: Path) -> None:
         (["--batch-size", "many"], "--batch-size 'many': input should be a valid integer"),
         (["--proj-coeff", "-1"], "--proj-coeff '-1': input should be greater than or equal to 0"),
         (["--cfg-prob", "1.1"], "--cfg-prob '1.1': input should be less than or equal to 1"),
+        (["--device", "tpu"], "--device 'tpu': input should be 'cpu' or 'cuda'"),
         (["--path-type", "cubic"], "--path-type 'cubic': input should be 'linear' or 'cosine'"),
     ],
 )

@@ -37,7 +37,9 @@ class Options(BaseModel):
 class RunOptions(Options):
     """Machine"""
 
-    device: str | None = Field(None, description="cpu, cuda, ...; the accelerator, if there is one")
+    device: Literal["cpu", "cuda"] | None = Field(
+        None, description="by default cuda where there is one, else cpu"
+    )
     seed: NonNegativeInt = Field(0, description="of everything random")
 
 

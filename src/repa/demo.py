@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -219,7 +220,8 @@ def _probe_over_training(
                 "linear_probe_accuracy": linear_probe(
                     train_states, train_labels, val_states, val_labels
                 ),
-                "cknna": cknna(val_states, targets),
+                # Rows of unit length, as published: else the longest are everyone's neighbors.
+                "cknna": cknna(F.normalize(val_states), F.normalize(targets)),
             }
         )
     return history

@@ -11,14 +11,13 @@ from repa.errors import RepaError
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The named device, or the accelerator if there is one, else the CPU.
+    """The named device, or CUDA if there is any, else the CPU.
 
     Raises:
         RepaError: if this machine has no such device.
     """
     if name is None:
-        accelerator = torch.accelerator.current_accelerator() if _has_accelerator() else None
-        return accelerator or torch.device("cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -50,10 +49,6 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     if precision not in dtypes:
         return nullcontext()
     return torch.autocast(device.type, dtypes[precision])
-
-
-def _has_accelerator() -> bool:
-    return torch.accelerator.is_available()
 
 
 def _cpu_has_bf16() -> bool:

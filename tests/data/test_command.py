@@ -49,7 +49,6 @@ def test_encoders_are_cached_with_the_grid_asked_for(
         ({"enc_type": "dinov5"}, "unknown encoder 'dinov5'"),
         ({"source": "nowhere"}, "no such source: nowhere"),
         ({"autoencoder": "vqgan"}, "unknown autoencoder 'vqgan'"),
-        ({"device": "abacus"}, "--device 'abacus'"),
     ],
 )
 def test_what_is_unknown_is_an_error_before_anything_is_written(

@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from repa.data.images import center_crop, decode_image
 
@@ -37,10 +37,11 @@ SIZES = {
     "twice": (32, 32),
     "huge": (1025, 771),
     "narrow": (1, 900),
+    "rounded down": (49, 60),  # 49 * (32 / 49) < 32 in floating point
 }
 
 
-@pytest.mark.parametrize("resolution", [16, 17])
+@pytest.mark.parametrize("resolution", [16, 17, 32])
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_any_size_becomes_a_square(size: tuple[int, int], resolution: int) -> None:
     crop = center_crop(Image.fromarray(noise(size[1], size[0])), resolution)
@@ -72,7 +73,7 @@ def test_an_image_too_narrow_to_crop_is_an_error_and_not_gigabytes() -> None:
         center_crop(Image.new("RGB", (1, 5000)), 256)
 
 
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "WEBP"])
 def test_exif_rotation_is_applied(file_format: str) -> None:
     upright = Image.new("RGB", (16, 8), "black")
     upright.paste("white", (0, 0, 8, 8))  # left half white
@@ -85,12 +86,41 @@ def test_exif_rotation_is_applied(file_format: str) -> None:
     assert pixels[:, 9:].max() < 50
 
 
+@pytest.mark.parametrize("orientation", range(10))
+def test_all_orientations_are_pillows_own(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(noise(5, 7)), "PNG", exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    np.testing.assert_array_equal(np.asarray(decode_image(data)), np.asarray(expected))
+
+
+def test_16_bit_gray_and_palettes_are_rotated_too() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    wide = np.arange(6, dtype=np.uint16).reshape(2, 3) * 9000
+    expected = np.rot90(wide >> 8, -1)
+    np.testing.assert_array_equal(decoded(Image.fromarray(wide), exif=exif)[..., 0], expected)
+    palette = Image.fromarray(noise(4, 6)).quantize(16)
+    expected = np.rot90(np.asarray(palette.convert("RGB")), -1)
+    np.testing.assert_array_equal(decoded(palette, exif=exif), expected)
+
+
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize(
     "tag", [b"Exif\0\0garbage", b"garbage", b"Exif\0\0II*\0\x08\0\0\0\xff\xff"]
 )
 def test_a_broken_exif_tag_does_not_cost_the_image(tag: bytes) -> None:
     assert decoded(Image.new("RGB", (16, 8)), "JPEG", exif=tag).shape == (8, 16, 3)
+
+
+def test_of_broken_tags_the_orientation_is_still_found() -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x011A] = 6, "a camera", 72.0
+    tags = exif.tobytes().replace(b"\x01\x1a\x00\x05", b"\x01\x1a\x00\x02")  # text, not a fraction
+    assert decoded(Image.new("RGB", (16, 8)), "JPEG", exif=tags).shape == (16, 8, 3)
+    broken = exif.tobytes().replace(b"MM\0*", b"XX\0*")
+    assert decoded(Image.new("RGB", (16, 8)), "PNG", exif=broken).shape == (8, 16, 3)
 
 
 def test_gray_becomes_three_equal_channels() -> None:

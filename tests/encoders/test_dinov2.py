@@ -54,26 +54,23 @@ def images(resolution: int) -> Tensor:
     return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
 
 
-def test_a_file_a_folder_and_safetensors_give_the_same_tokens(
+def test_a_file_a_folder_and_safetensors_give_the_same_network(
     tmp_path: Path, file: Path, state: State
 ) -> None:
     save_file(state, tmp_path / "w.safetensors")
-    encoders = [
-        create_encoder("dinov2-vit-s", 256, weights=path)
-        for path in (file, file.parent, tmp_path / "w.safetensors")
-    ]
-    assert (encoders[0].dim, encoders[0].grid_size) == (384, 16)
-    tokens, *others = (encoder(images(256)) for encoder in encoders)
-    assert tokens.shape == (2, 256, 384)
-    for other in others:
-        torch.testing.assert_close(other, tokens, rtol=0, atol=0)
-    with torch.no_grad():  # the weights count: others give other tokens
-        encoders[0].network.patch_embed.proj.weight.mul_(-1)
-    assert (encoders[0](images(256)) - tokens).abs().max() > 0.1
+    for path in (file, file.parent, tmp_path / "w.safetensors"):
+        encoder = create_encoder("dinov2-vit-s", 256, weights=path)
+        loaded = encoder.network.state_dict()
+        assert loaded.keys() == state.keys() - {"mask_token"}
+        for key in loaded.keys() - {"pos_embed"}:  # which is resampled
+            torch.testing.assert_close(loaded[key], state[key], rtol=0, atol=0)
+        assert loaded["pos_embed"].shape == (1, 257, 384)
 
 
 def test_it_is_frozen_and_gives_the_grid_asked_for(file: Path) -> None:
     encoder = create_encoder("dinov2-vit-s", 64, grid_size=4, weights=file)
+    assert (encoder.name, encoder.dim) == ("dinov2-vit-s", 384)
+    assert (encoder.input_size, encoder.grid_size) == (224, 4)
     around = torch.nn.ModuleList([encoder]).train()
     assert around.training
     assert not any(module.training for module in encoder.modules())
@@ -86,6 +83,7 @@ def test_it_is_frozen_and_gives_the_grid_asked_for(file: Path) -> None:
 def test_large_images_are_looked_at_more_finely(file: Path) -> None:
     encoder = create_encoder("dinov2-vit-s", 512, weights=file)
     assert (encoder.input_size, encoder.grid_size) == (448, 32)
+    encoder.network.blocks = encoder.network.blocks[:1]  # enough for the shape
     assert encoder(images(512)[:1]).shape == (1, 1024, 384)
 
 
@@ -102,7 +100,7 @@ WRONG = {
     "a wrong shape": (wrong_shape, "does not fit the network: size mismatch for norm.bias"),
     "with registers": (
         lambda state: state | {"register_tokens": torch.zeros(1, 4, 384)},
-        "does not fit the network: Unexpected key",
+        "does not fit the network",
     ),
     "positions missing": (
         lambda state: {k: v for k, v in state.items() if k != "pos_embed"},

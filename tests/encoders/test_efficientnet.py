@@ -28,7 +28,7 @@ def test_the_weights_recognize_things(name: str) -> None:
         assert expected in top
 
 
-@pytest.mark.parametrize(("name", "dim"), zip(NAMES, [112, 112, 120], strict=True))
+@pytest.mark.parametrize(("name", "dim"), [*zip(NAMES, [112, 112, 120], strict=True)])
 @torch.no_grad()
 def test_tokens_are_timms_own_stride_16_features(name: str, dim: int) -> None:
     encoder = create_encoder(name, resolution=72)

@@ -32,6 +32,7 @@ def test_every_form_is_read(tmp_path: Path, name: str) -> None:
         torch.testing.assert_close(state[key], value, rtol=0, atol=0)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.old"])
 def test_broken_bytes_are_one_clear_line(tmp_path: Path, name: str) -> None:
     path = save(tmp_path / name)
@@ -47,6 +48,7 @@ def test_broken_bytes_are_one_clear_line(tmp_path: Path, name: str) -> None:
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     class Poison:
         def __reduce__(self) -> tuple:

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from repa.alignment import projection_heads
 from repa.data.format import AutoencoderRecord
+from repa.diffusion import Interpolant
 from repa.errors import RepaError
 from repa.models import create_model
 from repa.training.checkpoint import (
@@ -13,9 +13,10 @@ from repa.training.checkpoint import (
     find_checkpoint,
     list_checkpoints,
     load_model,
-    load_optimizer,
+    restore,
     save_checkpoint,
 )
+from repa.training.module import TrainingModule
 
 ARGUMENTS = {"input_size": 8, "in_channels": 3, "num_classes": 3}
 
@@ -34,25 +35,27 @@ def state(step: int) -> CheckpointState:
     )
 
 
+def training_module() -> TrainingModule:
+    model = create_model("SiT-Ti/4", **ARGUMENTS)
+    return TrainingModule(model, Interpolant(), [8], encoder_depth=1, projector_dim=16)
+
+
 @pytest.fixture
 def saved(tmp_path: Path):
     """A run with one checkpoint at step 7, after one optimizer step."""
     torch.manual_seed(0)
-    model, ema = (create_model("SiT-Ti/4", **ARGUMENTS) for _ in range(2))
-    heads = projection_heads(192, [8], 16)
-    module = torch.nn.ModuleDict({"model": model, "heads": heads})
+    module, ema = training_module(), create_model("SiT-Ti/4", **ARGUMENTS)
     optimizer = torch.optim.AdamW(module.parameters())
     sum(p.square().sum() for p in module.parameters()).backward()
     optimizer.step()
-    names = [name for name, _ in module.named_parameters()]
     folder = tmp_path / "checkpoints" / "0000007"
-    save_checkpoint(folder, state(7), model, ema, heads, optimizer, names)
-    return tmp_path, model, ema, optimizer, names
+    save_checkpoint(folder, state(7), module, ema, optimizer)
+    return tmp_path, module, ema, optimizer
 
 
 def test_weights_come_back_exactly(saved) -> None:
-    run, model, ema, _, _ = saved
-    for raw, expected in ((True, model), (False, ema)):
+    run, module, ema, _ = saved
+    for raw, expected in ((True, module.model), (False, ema)):
         loaded, found = load_model(run, raw_weights=raw)
         assert found == state(7)
         assert not loaded.training
@@ -60,13 +63,15 @@ def test_weights_come_back_exactly(saved) -> None:
             assert torch.equal(loaded.state_dict()[key], tensor), key
 
 
-def test_optimizer_state_comes_back_exactly(saved) -> None:
-    run, _, _, optimizer, names = saved
-    fresh = torch.optim.AdamW(
-        [torch.nn.Parameter(torch.zeros_like(p)) for p in optimizer.param_groups[0]["params"]]
-    )
-    load_optimizer(fresh, find_checkpoint(run), names)
-    old, new = optimizer.state_dict()["state"], fresh.state_dict()["state"]
+def test_everything_that_resuming_needs_comes_back_exactly(saved) -> None:
+    run, module, ema, optimizer = saved
+    fresh, fresh_ema = training_module(), create_model("SiT-Ti/4", **ARGUMENTS)
+    fresh_optimizer = torch.optim.AdamW(fresh.parameters())
+    restore(find_checkpoint(run), fresh, fresh_ema, fresh_optimizer)
+    for new, old in ((fresh, module), (fresh_ema, ema)):
+        for key, tensor in old.state_dict().items():
+            assert torch.equal(new.state_dict()[key], tensor), key
+    old, new = optimizer.state_dict()["state"], fresh_optimizer.state_dict()["state"]
     assert old.keys() == new.keys()
     for index, entries in old.items():
         for key, tensor in entries.items():

@@ -167,7 +167,6 @@ def test_two_processes_train_like_one(options, tmp_path: Path) -> None:
         ({"encoder_depth": 7}, "--encoder-depth 7: the model has 6 blocks"),
         ({"resolution": 64}, "was prepared at 32"),
         ({"num_classes": 3}, "--num-classes 3"),
-        ({"device": "tpu"}, "--device 'tpu'"),
         ({"enc_type": "dinov2-vit-s", "encoder_weights": Path("no.pth")}, "no weight file no.pth"),
     ],
 )

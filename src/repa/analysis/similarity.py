@@ -21,6 +21,9 @@ def cknna(features_a: Tensor, features_b: Tensor, k: int = 10) -> float:
     and in b; the result is `HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))` with the unbiased HSIC
     (Huh et al., Appendix A; Song et al., 2012).
 
+    Lengths of rows matter: the published protocol scales each to 1 before. Without that, a few long
+    rows are every image's neighbors.
+
     Args:
         features_a: (N, D_a), floating; rows are the same images as in `features_b`.
         features_b: (N, D_b), floating.
@@ -56,10 +59,9 @@ def cka(features_a: Tensor, features_b: Tensor) -> float:
     """
     a, b = _paired(features_a, features_b, 1)
     a, b = a - a.mean(0), b - b.mean(0)
-    n = (len(a) - 1) ** 2
 
     def hsic(x: Tensor, y: Tensor) -> Tensor:
-        return (x.T @ y).square().sum() / n
+        return (x.T @ y).square().sum()  # tr(K H L H)
 
     return (hsic(a, b) / ((hsic(a, a) * hsic(b, b)).sqrt() + EPSILON)).item()
 

@@ -5,8 +5,17 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
+TURNS = {  # by EXIF's orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 MAX_ASPECT = 1000  # beyond, one file would be scaled to gigabytes
 
 
@@ -19,16 +28,25 @@ def decode_image(data: bytes) -> Image.Image:
         Exception: whatever Pillow raises on no image, or a broken, truncated or oversized one.
     """
     try:
-        image: Image.Image = Image.open(io.BytesIO(data))
+        image = _upright(Image.open(io.BytesIO(data)))
     except UnidentifiedImageError:  # Pillow's text holds an address, other in each run
         raise UnidentifiedImageError("not an image") from None
-    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit gray, which Pillow would cut off at 255
         image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """`ImageOps.exif_transpose`, which also fails on other tags that are broken, without that."""
+    image.load()
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # whatever Pillow makes of a broken tag
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def center_crop(image: Image.Image, resolution: int) -> np.ndarray:

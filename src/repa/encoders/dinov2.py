@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import timm
 from timm.models.vision_transformer import checkpoint_filter_fn
-from torch import Tensor, nn
+from torch import Tensor
 
 from repa.encoders.base import IMAGENET_MEAN, IMAGENET_STD, Encoder
 from repa.encoders.weights import load_weights, read_weights
@@ -68,21 +69,22 @@ def _weight_file(weights: Path | None, file_name: str) -> Path | None:
     return file if file.exists() else None
 
 
-def _read(file: Path, timm_name: str, input_size: int) -> nn.Module:
+def _read(file: Path, timm_name: str, input_size: int) -> Any:
     state = read_weights(file)
-    network = timm.create_model(timm_name, img_size=input_size, num_classes=0)
+    network: Any = timm.create_model(timm_name, img_size=input_size, num_classes=0)
     try:
         # timm's filter renames what differs and resamples the positions to our grid.
         state = checkpoint_filter_fn(state, network)
     except Exception as error:  # it takes the form of the file for granted
+        reason = " ".join(str(error).split())[:300]
         raise RepaError(
-            f"{file} does not fit the network: {type(error).__name__}: {error}"
+            f"{file} does not fit the network: {type(error).__name__}: {reason}"
         ) from None
     load_weights(network, state, file)
     return network
 
 
-def _download(name: str, timm_name: str, input_size: int, file_name: str) -> nn.Module:
+def _download(name: str, timm_name: str, input_size: int, file_name: str) -> Any:
     try:
         return timm.create_model(timm_name, pretrained=True, img_size=input_size, num_classes=0)
     except Exception as error:  # the hub's client has its own and requests' errors

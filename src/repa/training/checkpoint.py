@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from repa.data.format import AutoencoderRecord, write_atomically
 from repa.errors import RepaError
 from repa.models import SiT, create_model
+from repa.training.module import TrainingModule
 
 STATE = "state.json"
 
@@ -49,21 +49,19 @@ class CheckpointState(BaseModel):
 def save_checkpoint(
     folder: Path,
     state: CheckpointState,
-    model: nn.Module,
+    module: TrainingModule,
     ema: nn.Module,
-    heads: nn.ModuleList,
     optimizer: torch.optim.Optimizer,
-    parameter_names: list[str],
 ) -> None:
     """Writes a checkpoint beside its place, then renames it: it is whole or not there."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     tensors = {
-        "model": model.state_dict(),
+        "model": module.model.state_dict(),
         "ema": ema.state_dict(),
-        "heads": heads.state_dict(),
-        "optimizer": _flatten_optimizer(optimizer, parameter_names),
+        "heads": module.heads.state_dict(),
+        "optimizer": _flatten(optimizer, _parameter_names(module)),
     }
     for name, state_dict in tensors.items():
         if state_dict:
@@ -72,6 +70,29 @@ def save_checkpoint(
     write_atomically(partial / STATE, state.model_dump_json(indent=1).encode() + b"\n")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+def restore(
+    folder: Path, module: TrainingModule, ema: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Loads weights, averages, heads and the optimizer's moments.
+
+    Raises:
+        RepaError: if a file is missing or broken, or does not fit.
+    """
+    load_into(module.model, folder, "model")
+    load_into(ema, folder, "ema")
+    if module.heads:
+        load_into(module.heads, folder, "heads")
+    names = _parameter_names(module)
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in _read(folder, "optimizer").items():
+        name, _, entry = key.rpartition(".")
+        if name not in names:
+            raise RepaError(f"{folder}: the optimizer's {name!r} is not of this model")
+        state.setdefault(names.index(name), {})[entry] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def find_checkpoint(path: Path) -> Path | None:
@@ -135,31 +156,15 @@ def load_into(module: nn.Module, folder: Path, name: str) -> None:
         raise RepaError(f"{folder / name}.safetensors does not fit: {detail}") from None
 
 
-def load_optimizer(
-    optimizer: torch.optim.Optimizer, folder: Path, parameter_names: list[str]
-) -> None:
-    """Restores the optimizer's moments.
-
-    Raises:
-        RepaError: if the file is missing, broken, or of other parameters.
-    """
-    flat = _read(folder, "optimizer")
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in flat.items():
-        name, _, entry = key.rpartition(".")
-        if name not in parameter_names:
-            raise RepaError(f"{folder}: the optimizer's {name!r} is not of this model")
-        state.setdefault(parameter_names.index(name), {})[entry] = tensor
-    current = optimizer.state_dict()
-    optimizer.load_state_dict({"state": state, "param_groups": current["param_groups"]})
+def _parameter_names(module: nn.Module) -> list[str]:
+    """In the order in which the optimizer counts them."""
+    return [name for name, _ in module.named_parameters()]
 
 
-def _flatten_optimizer(
-    optimizer: torch.optim.Optimizer, parameter_names: list[str]
-) -> Mapping[str, Tensor]:
+def _flatten(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
     state = optimizer.state_dict()["state"]
     return {
-        f"{parameter_names[index]}.{entry}": value
+        f"{names[index]}.{entry}": value
         for index, entries in state.items()
         for entry, value in entries.items()
     }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -60,13 +62,12 @@ class MetricsLog:
         self._sums, self._steps, self._since = {}, 0, now
         return metrics
 
-    def pause(self) -> float:
-        """The time at which something else than training begins; give it to `resume`."""
-        return time.perf_counter()
-
-    def resume(self, paused_at: float) -> None:
-        """Leaves the time since `pause` out of the rate."""
-        self._since += time.perf_counter() - paused_at
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves what happens inside out of the rate."""
+        started = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - started
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

@@ -1,0 +1,189 @@
+"""What a training run needs before its first step: devices, model, batches, the run's folder."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import ProjectConfiguration
+from torch import nn
+
+import repa
+from repa.config import TrainOptions
+from repa.data import PreparedDataset
+from repa.devices import pick_device, pick_precision
+from repa.encoders import check_encoder_names, create_encoder
+from repa.errors import RepaError
+from repa.models import SiT, create_model
+from repa.training.batches import BatchMaker
+from repa.training.checkpoint import CheckpointState, read_state, to_plain_json
+
+
+def start(options: TrainOptions) -> Accelerator:
+    """Processes, device, precision and trackers.
+
+    Raises:
+        RepaError: if the device, a tracker or the batch size does not fit this machine.
+    """
+    device = pick_device(options.device)
+    precision = pick_precision(options.mixed_precision, device)
+    if options.allow_tf32:
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+    run = options.output_dir / options.exp_name
+    AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run of this process
+    try:
+        accelerator = Accelerator(
+            cpu=device.type == "cpu",
+            mixed_precision=precision,
+            gradient_accumulation_steps=options.gradient_accumulation_steps,
+            log_with=None if options.report_to == "none" else options.report_to,
+            project_config=ProjectConfiguration(str(run), logging_dir=str(run / "logs")),
+        )
+    except (ImportError, ValueError) as error:
+        raise RepaError(f"cannot start: {error}") from None
+    if options.batch_size % accelerator.num_processes:
+        raise RepaError(
+            f"--batch-size {options.batch_size} does not divide among "
+            f"{accelerator.num_processes} processes"
+        )
+    return accelerator
+
+
+def check_dataset(options: TrainOptions, dataset: PreparedDataset) -> None:
+    """Whether the dataset is what the options ask for.
+
+    Raises:
+        RepaError: if its resolution is another or it has more classes.
+    """
+    manifest = dataset.manifest
+    if options.resolution not in (None, manifest.resolution):
+        raise RepaError(
+            f"--resolution {options.resolution}: {options.data_dir} was prepared at "
+            f"{manifest.resolution}"
+        )
+    if options.num_classes is not None and options.num_classes < dataset.num_classes:
+        raise RepaError(
+            f"--num-classes {options.num_classes}: {options.data_dir} has {dataset.num_classes}"
+        )
+
+
+def build_model(options: TrainOptions, dataset: PreparedDataset) -> SiT:
+    """The backbone for the dataset's latents and classes, with random weights."""
+    return create_model(options.model, **_model_arguments(options, dataset))
+
+
+def _model_arguments(options: TrainOptions, dataset: PreparedDataset) -> dict[str, Any]:
+    channels, side, _ = dataset.manifest.autoencoder.latent_shape
+    return {
+        "input_size": side,
+        "in_channels": channels,
+        "num_classes": options.num_classes or dataset.num_classes,
+        "class_dropout_prob": options.cfg_prob,
+        "qk_norm": options.qk_norm,
+        "fused_attn": options.fused_attn,
+    }
+
+
+def build_batch_maker(
+    options: TrainOptions, dataset: PreparedDataset, model: SiT, device: torch.device
+) -> tuple[BatchMaker, list[int]]:
+    """The batch maker, with encoders for what the dataset has not cached, and the token widths."""
+    names = check_encoder_names(options.enc_type)
+    cached = dataset.manifest.features
+    encoders = {
+        name: create_encoder(
+            name, dataset.manifest.resolution, model.grid_size, options.encoder_weights
+        ).to(device)
+        for name in names
+        if name not in cached
+    }
+    dims = [cached[name].dim if name in cached else encoders[name].dim for name in names]
+    return BatchMaker(dataset.manifest, names, encoders, model.grid_size, device), dims
+
+
+def build_optimizer(options: TrainOptions, module: nn.Module) -> torch.optim.Optimizer:
+    """AdamW over all parameters, in one fused kernel."""
+    return torch.optim.AdamW(
+        module.parameters(),
+        lr=options.learning_rate,
+        betas=(options.adam_beta1, options.adam_beta2),
+        weight_decay=options.adam_weight_decay,
+        eps=options.adam_epsilon,
+        fused=True,
+    )
+
+
+def new_state(options: TrainOptions, dataset: PreparedDataset) -> CheckpointState:
+    """The state of a run at step 0."""
+    return CheckpointState(
+        step=0,
+        model=options.model,
+        model_arguments=_model_arguments(options, dataset),
+        autoencoder=dataset.manifest.autoencoder,
+        resolution=dataset.manifest.resolution,
+        classes=dataset.manifest.classes,
+        options=to_plain_json(options),
+        scaler=None,
+        versions={
+            "repa": repa.__version__,
+            "torch": torch.__version__,
+            "accelerate": accelerate.__version__,
+            "python": platform.python_version(),
+        },
+    )
+
+
+def check_resumable(
+    options: TrainOptions, checkpoint: Path, wanted: CheckpointState
+) -> CheckpointState:
+    """The checkpoint's step and loss scale, if these options may continue it.
+
+    Raises:
+        RepaError: if it is of another run, or already past the last step.
+    """
+    if options.resume == "no":
+        raise RepaError(f"--resume no: {checkpoint} exists; choose another --exp-name or delete it")
+    found = read_state(checkpoint)
+    same = ("model", "model_arguments", "autoencoder", "resolution")
+    differing = [name for name in same if getattr(found, name) != getattr(wanted, name)]
+    differing += [
+        "--" + name.replace("_", "-")
+        for name in ("seed", "enc_type", "encoder_depth", "path_type", "batch_size")
+        if found.options.get(name) != wanted.options[name]
+    ]
+    if differing:
+        raise RepaError(
+            f"{checkpoint} is of another run (different: {', '.join(differing)}): choose another "
+            "name or folder for this one"
+        )
+    if found.step > options.max_train_steps:
+        raise RepaError(
+            f"{checkpoint} is past --max-train-steps {options.max_train_steps}: choose another "
+            "name or folder for this run"
+        )
+    return wanted.model_copy(update={"step": found.step, "scaler": found.scaler})
+
+
+def open_run(options: TrainOptions, run: Path, accelerator: Accelerator) -> None:
+    """Makes the run's folder, with the options as a recipe that repeats it."""
+    if accelerator.is_main_process:
+        run.mkdir(parents=True, exist_ok=True)
+        recipe = yaml.safe_dump(to_plain_json(options), sort_keys=False)
+        (run / "config.yaml").write_text(recipe)
+    if options.report_to != "none":
+        config = {k: v for k, v in to_plain_json(options).items() if v is not None}
+        accelerator.init_trackers("repa", config=config)
+
+
+def pick_workers(options: TrainOptions, device: torch.device) -> int:
+    """Reading processes: as asked; else 4, or none on the CPU, where they would take its cores."""
+    if options.num_workers is not None:
+        return options.num_workers
+    return 0 if device.type == "cpu" else 4
