@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from repa.config import TrainOptions
 from repa.errors import RepaError
-from repa.training import train
+from repa.training import setup, train
 from repa.training.checkpoint import find_checkpoint
 from repa.training.log import read_metrics
 
@@ -67,6 +67,13 @@ def test_a_run_leaves_checkpoints_metrics_previews_and_its_recipe(options) -> No
     assert (run / "previews" / "0000004.png").stat().st_size > 1000
     assert list((run / "logs").rglob("events.out.tfevents*"))
     assert "enc_type: efficientnet-lite0" in (run / "config.yaml").read_text()
+
+
+def test_without_wandb_its_metrics_go_to_tensorboard(options, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(setup, "find_spec", lambda name: None)
+    run = train(options(report_to="wandb", max_train_steps=1))
+    assert "wandb is not installed" in capsys.readouterr().err
+    assert list((run / "logs").rglob("events.out.tfevents*"))
 
 
 def test_the_loss_falls(options) -> None:

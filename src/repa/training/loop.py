@@ -84,7 +84,9 @@ def train(options: TrainOptions) -> Path:
     visits = Visits(dataset, options.seed, make_batch.keys)
     loader = visit_loader(visits, batches, pick_workers(options, device))
     log = MetricsLog(run / "metrics.jsonl", accelerator, state.step, images_a_step)
-    previews = Previews(options, dataset, device, run / "previews")
+    previews = None
+    if accelerator.is_main_process:
+        previews = Previews(options, dataset, device, run / "previews")
     progress = tqdm(
         total=options.max_train_steps,
         initial=state.step,
@@ -116,7 +118,7 @@ def train(options: TrainOptions) -> Path:
         if step % options.logging_steps == 0 or is_last:
             progress.set_postfix_str(_summary(log.write(step)))
         with log.paused():
-            if step % options.sampling_steps == 0 and accelerator.is_main_process:
+            if step % options.sampling_steps == 0 and previews is not None:
                 previews.draw(ema.model, step)
             if (step % options.checkpointing_steps == 0 or is_last) and accelerator.is_main_process:
                 scaler = accelerator.scaler

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,17 @@ def start(options: TrainOptions) -> Accelerator:
     """Processes, device, precision and trackers.
 
     Raises:
-        RepaError: if the device, a tracker or the batch size does not fit this machine.
+        RepaError: if the device or the batch size does not fit this machine.
     """
     device = pick_device(options.device)
     precision = pick_precision(options.mixed_precision, device)
     if options.allow_tf32:
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
+    tracker = options.report_to
+    if tracker == "wandb" and find_spec("wandb") is None:
+        print("warning: wandb is not installed: logging to TensorBoard", file=sys.stderr)
+        tracker = "tensorboard"
     run = options.output_dir / options.exp_name
     AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run of this process
     try:
@@ -43,7 +49,7 @@ def start(options: TrainOptions) -> Accelerator:
             cpu=device.type == "cpu",
             mixed_precision=precision,
             gradient_accumulation_steps=options.gradient_accumulation_steps,
-            log_with=None if options.report_to == "none" else options.report_to,
+            log_with=None if tracker == "none" else tracker,
             project_config=ProjectConfiguration(str(run), logging_dir=str(run / "logs")),
         )
     except (ImportError, ValueError) as error:
