@@ -22,12 +22,12 @@ TITLES = {"baseline": "plain", "repa": "REPA"}
 # key in the summary: (title, format, whether higher is better)
 METRICS = {
     "frechet_distance": ("Fréchet distance", "{:.1f}", False),
-    "precision": ("Precision", "{:.3f}", True),
-    "recall": ("Recall", "{:.3f}", True),
-    "inception_score": ("Inception score", "{:.2f}", True),
-    "linear_probe_accuracy": ("Linear-probe accuracy", "{:.1%}", True),
+    "precision": ("precision", "{:.3f}", True),
+    "recall": ("recall", "{:.3f}", True),
+    "inception_score": ("inception score", "{:.2f}", True),
+    "linear_probe_accuracy": ("linear-probe accuracy", "{:.1%}", True),
     "cknna": ("CKNNA with the target", "{:.4f}", True),
-    "images_per_second": ("Training speed, images/s", "{:.0f}", True),
+    "images_per_second": ("training speed, images/s", "{:.0f}", True),
 }
 
 Lines = Sequence[Mapping[str, float]]
@@ -97,8 +97,7 @@ def _verdict(summary: Mapping[str, Any]) -> str:
         title, form, higher_is_better = METRICS[key]
         better = (aligned[key] > plain[key]) == higher_is_better and aligned[key] != plain[key]
         word = "better" if better else "not better"
-        name = title if title.isupper() or title.startswith("CKNNA") else title.lower()
-        parts.append(f"{name} {word} ({form.format(plain[key])} → {form.format(aligned[key])})")
+        parts.append(f"{title} {word} ({form.format(plain[key])} → {form.format(aligned[key])})")
     return "With alignment, plain → REPA: " + "; ".join(parts) + "."
 
 
@@ -107,13 +106,14 @@ def _table(summary: Mapping[str, Any]) -> str:
     rows = [f"<tr><th>metric</th>{head}</tr>"]
     for key, (title, form, higher_is_better) in METRICS.items():
         values = [summary[name][key] for name in TITLES]
-        best = max(values) if higher_is_better else min(values)
+        best = form.format(max(values) if higher_is_better else min(values))
+        shown = [form.format(value) for value in values]
         cells = "".join(
-            f"<td{' class=best' if value == best else ''}>{form.format(value)}</td>"
-            for value in values
+            f"<td{' class=best' if text == best and len(set(shown)) > 1 else ''}>{text}</td>"
+            for text in shown
         )
         arrow = "↑" if higher_is_better else "↓"
-        rows.append(f"<tr><th>{title} {arrow}</th>{cells}</tr>")
+        rows.append(f"<tr><th>{title[0].upper()}{title[1:]} {arrow}</th>{cells}</tr>")
     return "".join(rows)
 
 
