@@ -20,7 +20,7 @@ GUIDANCE = {
     "interval": {"cfg_scale": 1.8, "guidance_low": 0.2, "guidance_high": 0.7},
 }
 NUM_STEPS = 6
-TOLERANCE = 5e-5
+TOLERANCE = 2e-5
 
 
 @torch.no_grad()
