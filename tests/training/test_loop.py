@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -208,3 +209,14 @@ def test_metrics_are_json_lines(options) -> None:
     run = train(options(max_train_steps=1))
     [line] = (run / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line)["step"] == 1
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_training_has_the_same_losses(options) -> None:
+    runs = [
+        train(options(exp_name=str(compiled), compile=compiled, max_train_steps=2))
+        for compiled in (False, True)
+    ]
+    losses = [[line["loss"] for line in read_metrics(r / "metrics.jsonl")] for r in runs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert weights(runs[0], 2).keys() == weights(runs[1], 2).keys()

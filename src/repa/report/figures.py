@@ -35,14 +35,16 @@ def curves_svg(curves: Mapping[str, Curve], x_label: str, y_label: str) -> str:
     figure = Figure(figsize=(5.2, 3.3), layout="constrained")
     axes = figure.subplots()
     for (name, (x, y)), style in zip(curves.items(), STYLES, strict=False):
-        if len(x):
-            marker = style["marker"] if len(x) <= 12 else ""
-            axes.plot(x, y, **(style | {"marker": marker}), label=name, linewidth=2)
+        if len(x) == 0:
+            continue
+        marker = style["marker"] if len(x) <= 12 else ""
+        axes.plot(x, y, **(style | {"marker": marker}), label=name, linewidth=2)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    if axes.lines:
+        axes.legend(frameon=False)
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "repa", "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
