@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,25 +51,10 @@ def pooled_hidden_states(
         RepaError: if the model has no null class.
     """
     device = model.device
-    autoencoder = dataset.manifest.autoencoder
     pooled = []
     for start in range(0, len(indices), batch_size):
         chosen = indices[start : start + batch_size]
-        samples = [dataset[i] for i in chosen]
-        randoms = [stream(0, Purpose.ANALYSIS, i) for i in chosen]
-
-        def draw() -> Tensor:
-            noise = [standard_normal(r, autoencoder.latent_shape) for r in randoms]  # noqa: B023
-            return torch.stack([torch.from_numpy(n) for n in noise]).to(device)
-
-        def gather(key: str) -> Tensor:
-            return torch.stack([torch.tensor(s[key]) for s in samples]).to(device)  # noqa: B023
-
-        noise = draw()
-        if "latent" in samples[0]:
-            x = sample_latents(gather("latent"), draw(), autoencoder.scale)
-        else:
-            x = from_uint8(gather("image"))
+        x, noise = _latents_and_noise(dataset, chosen, device)
         t = torch.full((len(chosen),), time, device=device)
         y = torch.full((len(chosen),), model.null_class, device=device)
         x_t, _ = interpolant.interpolate(x, noise, t)
@@ -76,3 +62,24 @@ def pooled_hidden_states(
             _, hidden = model(x_t, t, y, capture=(depth,))
         pooled.append(hidden[depth].float().mean(1).cpu())
     return torch.cat(pooled)
+
+
+def _latents_and_noise(
+    dataset: PreparedDataset, indices: Sequence[int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Clean latents of some images and noise for each, (n, C, H, W) on the device."""
+    autoencoder = dataset.manifest.autoencoder
+    samples = [dataset[i] for i in indices]
+    randoms = [stream(0, Purpose.ANALYSIS, i) for i in indices]
+
+    def draw() -> Tensor:
+        noise = np.stack([standard_normal(r, autoencoder.latent_shape) for r in randoms])
+        return torch.from_numpy(noise).to(device)
+
+    def gather(key: str) -> Tensor:
+        return torch.from_numpy(np.stack([sample[key] for sample in samples])).to(device)
+
+    noise = draw()
+    if "latent" in samples[0]:
+        return sample_latents(gather("latent"), draw(), autoencoder.scale), noise
+    return from_uint8(gather("image")), noise

@@ -38,11 +38,11 @@ class BatchMaker:
         self.encoders = encoders
         self.grid_size = grid_size
         self.device = device
-        cached = {FEATURES + name for name in encoder_names if name not in encoders}
         pixels = self.autoencoder.name == "pixel"
-        self.keys = {"label", "image" if pixels or encoders else "label", *cached}
-        if not pixels:
-            self.keys.add("latent")
+        self.keys = {"label", "image" if pixels else "latent"}
+        if encoders:
+            self.keys.add("image")
+        self.keys |= {FEATURES + name for name in encoder_names if name not in encoders}
 
     def __call__(self, arrays: Mapping[str, Tensor]) -> Batch:
         moved = {k: v.to(self.device, non_blocking=True) for k, v in arrays.items()}
