@@ -143,7 +143,7 @@ def _train_options(
         data_dir=out / "data" / "train",
         model="SiT-Ti/4",
         enc_type=RUNS[name],
-        fused_attn=device.type != "cpu",  # for 64 tokens the CPU's fused kernel is 1.5 times slower
+        fused_attn=device.type != "cpu",  # slower there: benchmarks/cpu_choices.py
         encoder_depth=ENCODER_DEPTH,
         projector_dim=512,
         max_train_steps=options.steps,
