@@ -1,4 +1,4 @@
-"""The ImageNet path at small scale: KL autoencoder, latents, encoder in the loop, samples decoded."""
+"""The ImageNet path at small scale: KL autoencoder, latents, encoder in the loop, decoding."""
 
 from pathlib import Path
 
