@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from repa.errors import RepaError
+from repa.errors import RepaError, first_line
 
 HUB_NAMES = {
     "sd-vae-ft-mse": "stabilityai/sd-vae-ft-mse",
@@ -70,10 +70,9 @@ class SDVAE:
             if lacking:
                 raise ValueError(f"its weights lack {lacking[0]}")
         except Exception as error:  # diffusers' own, and what Python makes of a broken config
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RepaError(
-                f"cannot load autoencoder {name}: {reason} (a local folder in diffusers' format "
-                "works too)"
+                f"cannot load autoencoder {name}: {first_line(error)} (a local folder in "
+                "diffusers' format works too)"
             ) from None
         self.name = name
         self.scale = float(vae.config.scaling_factor)

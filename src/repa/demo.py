@@ -20,14 +20,15 @@ from repa.autoencoders import Pixels
 from repa.config import DemoOptions, Precision, SamplerOptions, TrainOptions
 from repa.data import PreparedDataset
 from repa.data.format import FEATURES, write_atomically
-from repa.data.prepare import prepare
+from repa.data.prepare import prepare, spread
 from repa.data.sources import open_source
 from repa.devices import pick_device, pick_precision
 from repa.diffusion import Interpolant
 from repa.encoders import create_encoder
 from repa.evaluation.evaluate import compare
+from repa.evaluation.images import ImageSet
 from repa.evaluation.networks import create_network, extract
-from repa.report.demo_page import write_demo_report
+from repa.report.demo_page import METRICS, write_demo_report
 from repa.sampling import generate_images, save_grid
 from repa.training import train
 from repa.training.checkpoint import list_checkpoints, load_model
@@ -92,9 +93,9 @@ def run_demo(options: DemoOptions) -> None:
     judged = _judge(data.train, samples, device)
     history = {name: _probe_over_training(runs[name], data, device, precision) for name in RUNS}
 
+    logs = {name: read_metrics(runs[name] / "metrics.jsonl") for name in RUNS}
     summary: dict[str, Any] = {
-        name: _summary_of(read_metrics(runs[name] / "metrics.jsonl"), judged[name], history[name])
-        for name in RUNS
+        name: _summary_of(logs[name], judged[name], history[name]) for name in RUNS
     }
     summary["settings"] = {
         "steps": options.steps,
@@ -112,13 +113,13 @@ def run_demo(options: DemoOptions) -> None:
     }
     write_atomically(out / "summary.json", json.dumps(summary, indent=1).encode() + b"\n")
     report = out / "report.html"
-    shown = _spread(len(data.train), SHOWN)
+    shown = spread(len(data.train), SHOWN)
     write_demo_report(
         report,
         summary,
-        {name: read_metrics(runs[name] / "metrics.jsonl") for name in RUNS},
+        logs,
         history,
-        {name: images[_spread(len(images), SHOWN)] for name, images in samples.items()},
+        {name: images[spread(len(images), SHOWN)] for name, images in samples.items()},
         torch.from_numpy(data.train.images(shown)),
     )
     _print_table(summary)
@@ -168,7 +169,7 @@ def _sample(
 ) -> Tensor:
     """Images (N, 3, R, R) uint8 whose classes are as frequent as in the data; also saved."""
     model, _ = load_model(run)
-    labels = np.resize(data.train.labels[_spread(len(data.train), options.num_samples)],
+    labels = np.resize(data.train.labels[spread(len(data.train), options.num_samples)],
                        options.num_samples)  # fmt: skip
     batches = generate_images(
         model.to(device), Pixels(), labels, SAMPLER, options.seed, Interpolant(), BATCH, precision
@@ -176,7 +177,7 @@ def _sample(
     total = -(-options.num_samples // BATCH)
     images = torch.cat(list(tqdm(batches, run.name, total, unit="batch")))
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_grid(images[_spread(len(images), SHOWN)], path.with_suffix(".png"))
+    save_grid(images[spread(len(images), SHOWN)], path.with_suffix(".png"))
     np.savez(path.with_suffix(".npz"), arr_0=images.permute(0, 2, 3, 1).numpy())
     return images
 
@@ -186,9 +187,8 @@ def _judge(
 ) -> dict[str, dict[str, float]]:
     """The metrics of each run's samples against the training images."""
     network = create_network(JUDGE).to(device)
-    starts = tqdm(range(0, len(real), BATCH), "real images", unit="batch")
-    batches = (torch.from_numpy(real.images(range(i, min(i + BATCH, len(real))))) for i in starts)
-    real_features, _ = extract(network, batches, device)
+    batches, total = ImageSet(real.folder).batches(BATCH), -(-len(real) // BATCH)
+    real_features, _ = extract(network, tqdm(batches, "real images", total, unit="batch"), device)
     return {
         name: compare(real_features, *extract(network, tqdm(images.split(BATCH), name), device))
         for name, images in samples.items()
@@ -243,23 +243,10 @@ def _summary_of(
     }
 
 
-def _spread(count: int, wanted: int) -> list[int]:
-    """At most `wanted` indices below `count`, evenly spread."""
-    wanted = min(count, wanted)
-    return [i * count // wanted for i in range(wanted)]
-
-
 def _print_table(summary: dict[str, Any]) -> None:
-    rows = {
-        "denoising loss": lambda run: f"{run['final_losses']['denoising_loss']:.4f}",
-        "images/s": lambda run: f"{run['images_per_second']:.0f}",
-        "Frechet distance (lower is better)": lambda run: f"{run['frechet_distance']:.1f}",
-        "precision": lambda run: f"{run['precision']:.3f}",
-        "recall": lambda run: f"{run['recall']:.3f}",
-        "inception score": lambda run: f"{run['inception_score']:.2f}",
-        "linear probe accuracy": lambda run: f"{run['linear_probe_accuracy']:.3f}",
-        "CKNNA with the target": lambda run: f"{run['cknna']:.4f}",
-    }
-    print("\n" + " " * 36 + "".join(f"{name:>12}" for name in RUNS))
-    for title, text in rows.items():
-        print(f"{title:36}" + "".join(f"{text(summary[name]):>12}" for name in RUNS))
+    print("\n" + " " * 30 + "".join(f"{name:>12}" for name in RUNS))
+    losses = [summary[name]["final_losses"]["denoising_loss"] for name in RUNS]
+    print(f"{'denoising loss':30}" + "".join(f"{loss:>12.4f}" for loss in losses))
+    for key, (title, form, higher_is_better) in METRICS.items():
+        title = f"{title} {'↑' if higher_is_better else '↓'}"
+        print(f"{title:30}" + "".join(f"{form.format(summary[name][key]):>12}" for name in RUNS))

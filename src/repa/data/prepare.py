@@ -65,7 +65,7 @@ def prepare(
     Raises:
         RepaError: if `dest` holds another dataset or other files, or no item is an image.
     """
-    indices = _spread(len(source.items), max_images)
+    indices = spread(len(source.items), max_images)
     manifest = Manifest(
         source=SourceRecord(
             name=source.name, items=len(source.items), fingerprint=source.fingerprint
@@ -123,7 +123,7 @@ def prepare(
     return manifest
 
 
-def _spread(count: int, wanted: int | None) -> list[int]:
+def spread(count: int, wanted: int | None) -> list[int]:
     """Indices of at most `wanted` of `count` items, evenly spread: all classes take part."""
     if wanted is None or wanted >= count:
         return list(range(count))

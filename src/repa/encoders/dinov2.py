@@ -11,7 +11,7 @@ from torch import Tensor
 
 from repa.encoders.base import IMAGENET_MEAN, IMAGENET_STD, Encoder
 from repa.encoders.weights import load_weights, read_weights
-from repa.errors import RepaError
+from repa.errors import RepaError, first_line
 
 PATCH = 14
 
@@ -88,8 +88,7 @@ def _download(name: str, timm_name: str, input_size: int, file_name: str) -> Any
     try:
         return timm.create_model(timm_name, pretrained=True, img_size=input_size, num_classes=0)
     except Exception as error:  # the hub's client has its own and requests' errors
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RepaError(
-            f"no weights for {name}: download failed ({reason}); put the official file "
+            f"no weights for {name}: download failed ({first_line(error)}); put the official file "
             f"{file_name} into ckpts/ or name it with --encoder-weights"
         ) from None

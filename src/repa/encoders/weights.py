@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from repa.errors import RepaError
+from repa.errors import RepaError, first_line
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -24,8 +24,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # broken bytes raise almost anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RepaError(f"cannot read weights from {path}: {reason}") from None
+        raise RepaError(f"cannot read weights from {path}: {first_line(error)}") from None
     if not isinstance(state, dict):
         raise RepaError(f"{path} holds a {type(state).__name__}, not a state dict")
     return state

@@ -11,7 +11,6 @@ No pickle is written or read. Random state needs no place here: see `repa.random
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -176,8 +175,3 @@ def _read(folder: Path, name: str) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise RepaError(f"damaged checkpoint: {path}: {error}") from None
-
-
-def to_plain_json(options: BaseModel) -> dict[str, Any]:
-    """Options as JSON values."""
-    return json.loads(options.model_dump_json())

@@ -24,7 +24,7 @@ from repa.encoders import check_encoder_names, create_encoder
 from repa.errors import RepaError
 from repa.models import SiT, create_model
 from repa.training.batches import BatchMaker
-from repa.training.checkpoint import CheckpointState, read_state, to_plain_json
+from repa.training.checkpoint import CheckpointState, read_state
 
 
 def start(options: TrainOptions) -> Accelerator:
@@ -135,7 +135,7 @@ def new_state(options: TrainOptions, dataset: PreparedDataset) -> CheckpointStat
         autoencoder=dataset.manifest.autoencoder,
         resolution=dataset.manifest.resolution,
         classes=dataset.manifest.classes,
-        options=to_plain_json(options),
+        options=options.model_dump(mode="json"),
         scaler=None,
         versions={
             "repa": repa.__version__,
@@ -181,10 +181,10 @@ def open_run(options: TrainOptions, run: Path, accelerator: Accelerator) -> None
     """Makes the run's folder, with the options as a recipe that repeats it."""
     if accelerator.is_main_process:
         run.mkdir(parents=True, exist_ok=True)
-        recipe = yaml.safe_dump(to_plain_json(options), sort_keys=False)
+        recipe = yaml.safe_dump(options.model_dump(mode="json"), sort_keys=False)
         (run / "config.yaml").write_text(recipe)
     if options.report_to != "none":
-        config = {k: v for k, v in to_plain_json(options).items() if v is not None}
+        config = {k: v for k, v in options.model_dump(mode="json").items() if v is not None}
         accelerator.init_trackers("repa", config=config)
 
 
