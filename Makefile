@@ -30,7 +30,7 @@ lint: install
 # After a change of dependencies in pyproject.toml; needs uv. Names, versions and hashes only.
 lock:
 	uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--no-header --no-annotate --extra demo --extra dev --extra build pyproject.toml -o requirements.lock
+		--no-header --no-annotate --extra demo --extra hf --extra dev --extra build pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf .venv repa-demo

@@ -10,6 +10,7 @@ import torch
 from repa.autoencoders import Pixels
 from repa.data import PreparedDataset
 from repa.data.prepare import prepare
+from repa.data.share import Work
 from repa.data.sources import open_source
 from repa.encoders import create_encoder
 
@@ -28,7 +29,7 @@ def emoji_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Pixels(),
         {encoder.name: encoder},
         max_images=64,
-        num_workers=0,
+        work=Work(num_workers=0),
     )
     return folder
 

@@ -123,7 +123,7 @@ def test_help_names_every_option_in_groups(command: str, capsys) -> None:
     text = capsys.readouterr().out
     for name in COMMANDS[command][0].model_fields:
         assert "--" + name.replace("_", "-") in text
-    assert "Machine:" in text
+    assert text.count(":\n") >= 2  # groups with titles
 
 
 def test_an_unknown_command_lists_the_known_ones(capsys) -> None:

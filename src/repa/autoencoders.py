@@ -14,6 +14,7 @@ HUB_NAMES = {
     "sd-vae-ft-mse": "stabilityai/sd-vae-ft-mse",
     "sd-vae-ft-ema": "stabilityai/sd-vae-ft-ema",
 }
+SD_VAE_SCALE = 0.18215  # of both, as their config says
 DECODE_BATCH = 16  # images decoded at a time: the decoder needs far more memory than its latents
 
 
@@ -22,11 +23,13 @@ class Autoencoder(Protocol):
 
     Attributes:
         name: as `create_autoencoder` takes it.
-        scale: factor from the autoencoder's latents to the model's, which have variance about 1.
+        scale, shift: from the autoencoder's latents z to the model's, which have variance about 1:
+            `(z - shift) scale`.
     """
 
     name: str
     scale: float
+    shift: float
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """Shape (C, H, W) of the latents of images of that size; a `RepaError` if there is none."""
@@ -46,6 +49,7 @@ class Pixels:
 
     name = "pixel"
     scale = 1.0
+    shift = 0.0
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         return (3, resolution, resolution)
@@ -63,9 +67,10 @@ class SDVAE:
     def __init__(self, name: str, device: torch.device | str = "cpu"):
         from diffusers import AutoencoderKL
 
-        location = HUB_NAMES.get(name, name)
+        is_local = name not in HUB_NAMES
+        location = str(Path(name).resolve()) if is_local else HUB_NAMES[name]
         try:
-            vae = AutoencoderKL.from_pretrained(location)
+            vae = AutoencoderKL.from_pretrained(location, local_files_only=is_local)
             lacking = [key for key, value in vae.state_dict().items() if value.is_meta]
             if lacking:
                 raise ValueError(f"its weights lack {lacking[0]}")
@@ -74,8 +79,9 @@ class SDVAE:
                 f"cannot load autoencoder {name}: {first_line(error)} (a local folder in "
                 "diffusers' format works too)"
             ) from None
-        self.name = name
+        self.name = location if is_local else name  # a dataset may be read from elsewhere
         self.scale = float(vae.config.scaling_factor)
+        self.shift = float(vae.config.get("shift_factor") or 0)
         self._vae = vae.requires_grad_(False).eval().to(device)
         self._factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self._channels = int(vae.config.latent_channels)
@@ -95,8 +101,8 @@ class SDVAE:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        slices = (latents / self.scale).to(self._vae.device, self._vae.dtype).split(DECODE_BATCH)
-        return torch.cat([to_uint8(self._vae.decode(part).sample) for part in slices])
+        z = (latents / self.scale + self.shift).to(self._vae.device, self._vae.dtype)
+        return torch.cat([to_uint8(self._vae.decode(p).sample) for p in z.split(DECODE_BATCH)])
 
 
 def create_autoencoder(name: str, device: torch.device | str = "cpu") -> Autoencoder:
@@ -125,13 +131,13 @@ def to_uint8(x: Tensor) -> Tensor:
     return (255 * (x + 1) / 2).clamp(0, 255).to(torch.uint8)
 
 
-def sample_latents(moments: Tensor, noise: Tensor, scale: float) -> Tensor:
-    """A draw from the posterior, scaled for the model: `(mean + std n) scale`.
+def sample_latents(moments: Tensor, noise: Tensor, scale: float, shift: float = 0.0) -> Tensor:
+    """A draw from the posterior, scaled for the model: `(mean + std n - shift) scale`.
 
     Args:
         moments: mean and standard deviation (N, 2 C, H, W).
         noise: standard normal n (N, C, H, W).
-        scale: of the autoencoder.
+        scale, shift: of the autoencoder.
     """
     mean, std = moments.chunk(2, dim=1)
-    return (mean + std * noise) * scale
+    return (mean + std * noise - shift) * scale

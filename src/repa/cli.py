@@ -12,6 +12,7 @@ from typing import Any
 from repa.commandline import parse_options, run
 from repa.config import (
     DemoOptions,
+    EncodersOptions,
     EvaluateOptions,
     Options,
     PrepareOptions,
@@ -50,12 +51,19 @@ def _evaluate(options: EvaluateOptions) -> None:
     run_evaluate(options)
 
 
+def _encoders(options: EncodersOptions) -> None:
+    from repa.encoders.command import run_encoders
+
+    run_encoders(options)
+
+
 COMMANDS: dict[str, tuple[type[Options], Callable[[Any], None]]] = {
     "demo": (DemoOptions, _demo),
     "prepare": (PrepareOptions, _prepare),
     "train": (TrainOptions, _train),
     "sample": (SampleOptions, _sample),
     "evaluate": (EvaluateOptions, _evaluate),
+    "encoders": (EncodersOptions, _encoders),
 }
 
 

@@ -34,12 +34,17 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class RunOptions(Options):
+class DeviceOptions(Options):
     """Machine"""
 
     device: Literal["cpu", "cuda"] | None = Field(
         None, description="by default cuda where there is one, else cpu"
     )
+
+
+class RunOptions(DeviceOptions):
+    """Randomness"""
+
     seed: NonNegativeInt = Field(0, description="of everything random")
 
 
@@ -62,7 +67,9 @@ class ExperimentOptions(Options):
 class TrainingDataOptions(Options):
     """Data"""
 
-    data_dir: Path = Field(description="prepared dataset (`repa prepare --dest`)")
+    data_dir: Path = Field(
+        description="prepared dataset (`repa prepare --dest`), or the layout of the release's"
+    )
     resolution: PositiveInt | None = Field(
         None, description="image side in pixels; checked against the dataset"
     )
@@ -140,17 +147,42 @@ class TrainOptions(
     """Train a diffusion transformer on a prepared dataset, with or without alignment."""
 
 
-class PrepareOptions(RunOptions):
-    """Turn a source of images into a prepared dataset."""
+class SourceOptions(Options):
+    """Source and destination"""
 
-    source: str = Field(
-        description="folder or zip of images, one folder a class or with dataset.json; or "
-        "twemoji, twemoji-train, twemoji-val"
+    source: str | None = Field(
+        None,
+        description="folder, zip, tar shards, parquet or arrow files, hf:NAME, the release's "
+        "layout, or twemoji, twemoji-train, twemoji-val; without it, what --dest lacks is added "
+        "from the images in it",
     )
-    dest: Path = Field(description="folder of the prepared dataset")
-    resolution: PositiveInt = Field(256, description="image side in pixels")
-    autoencoder: str = Field(
-        "sd-vae-ft-mse", description="sd-vae-ft-mse, sd-vae-ft-ema, a local folder, or pixel"
+    dest: Path | None = Field(None, description="folder of the prepared dataset")
+    verify: Path | None = Field(
+        None, description="check this dataset against its manifest, and do nothing else"
+    )
+    split: str | None = Field(
+        None, description="part of a Hugging Face dataset or ImageNet; train by default"
+    )
+    streaming: bool = Field(False, description="read a Hugging Face dataset without storing it")
+    image_column: str | None = Field(None, description="of a Hugging Face dataset, if not found")
+    label_column: str | None = Field(None, description="likewise")
+    caption_column: str | None = Field(None, description="likewise")
+    max_images: PositiveInt | None = Field(
+        None, description="use only so many of the source's files, evenly spread"
+    )
+    strict: bool = Field(False, description="end at a broken image instead of skipping it")
+
+
+class EncodingOptions(Options):
+    """Encoding"""
+
+    resolution: PositiveInt | None = Field(
+        None, description="image side in pixels; by default 256, or what --dest has"
+    )
+    autoencoder: str | None = Field(
+        None,
+        description="sd-vae-ft-mse, sd-vae-ft-ema, a local folder, or pixel; by default "
+        "sd-vae-ft-mse, or what --dest has",
     )
     enc_type: str = Field("none", description="target encoders whose tokens to cache")
     encoder_weights: Path = Field(
@@ -159,13 +191,31 @@ class PrepareOptions(RunOptions):
     feature_grid: PositiveInt | None = Field(
         None, description="tokens a side of cached features; the encoder's own by default"
     )
-    max_images: PositiveInt | None = Field(
-        None, description="use only so many of the source's files, evenly spread"
+    feature_dtype: Literal["float16", "int8"] = Field(
+        "float16", description="of cached features; int8 has a scale for each token"
     )
+    mixed_precision: Precision = Field("no", description="of the encoders: " + PRECISION)
     batch_size: PositiveInt = Field(64, description="images encoded at a time")
     num_workers: NonNegativeInt | None = Field(
         None, description="decoding processes; by default the number of cores, at most 8"
     )
+
+
+class PrepareOptions(EncodingOptions, SourceOptions, DeviceOptions):
+    """Turn a source of images into a prepared dataset, add to one, or verify one."""
+
+    @model_validator(mode="after")
+    def _one_folder(self) -> PrepareOptions:
+        if (self.dest is None) == (self.verify is None):
+            raise ValueError("give --dest DIR to prepare a dataset, or --verify DIR to check one")
+        return self
+
+
+class EncodersOptions(Options):
+    """List the target encoders and whether their weights are on this machine."""
+
+    resolution: PositiveInt = Field(256, description="image side in pixels")
+    encoder_weights: Path = Field(Path("ckpts"), description="folder of weight files")
 
 
 class SamplerOptions(Options):

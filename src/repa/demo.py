@@ -19,8 +19,9 @@ from repa.analysis.hidden_states import pooled_hidden_states
 from repa.autoencoders import Pixels
 from repa.config import DemoOptions, Precision, SamplerOptions, TrainOptions
 from repa.data import PreparedDataset
-from repa.data.format import FEATURES, write_atomically
-from repa.data.prepare import prepare, spread
+from repa.data.format import write_atomically
+from repa.data.prepare import prepare
+from repa.data.share import Work, spread
 from repa.data.sources import open_source
 from repa.devices import pick_device, pick_precision
 from repa.diffusion import Interpolant
@@ -61,9 +62,8 @@ class _Data:
 
     def val_targets(self) -> Tensor:
         """(N, D): what CKNNA compares hidden states with."""
-        key = FEATURES + TARGET
-        tokens = (torch.tensor(self.val[i][key]).float() for i in range(len(self.val)))
-        return torch.stack([t.mean(0) for t in tokens])
+        every = range(len(self.val))
+        return torch.cat([self.val.features(TARGET, [i]).mean(1) for i in every])
 
 
 def run_demo(options: DemoOptions) -> None:
@@ -130,7 +130,7 @@ def _prepare(out: Path, device: torch.device) -> _Data:
     encoder = create_encoder(TARGET, RESOLUTION, GRID_SIZE).to(device)
     for split in ("train", "val"):
         source, dest = open_source(f"twemoji-{split}"), out / "data" / split
-        prepare(source, dest, RESOLUTION, Pixels(), {TARGET: encoder}, device=device)
+        prepare(source, dest, RESOLUTION, Pixels(), {TARGET: encoder}, work=Work(device=device))
     return _Data(*(PreparedDataset(out / "data" / split) for split in ("train", "val")))
 
 

@@ -1,4 +1,5 @@
 import io
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
+
+from data.preparing import SMALL_SHARDS
+from repa.data.sources import Source, open_source
 
 Files = dict[str, bytes]
 
@@ -34,6 +38,15 @@ def _write_zip(path: Path, files: Files) -> Path:
     return path
 
 
+def _write_tar(path: Path, files: Files) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
 @pytest.fixture(scope="session")
 def picture() -> Callable[..., bytes]:
     """An image file of noise that the seed determines."""
@@ -48,6 +61,11 @@ def write_folder() -> Callable[[Path, Files], Path]:
 @pytest.fixture(scope="session")
 def write_zip() -> Callable[[Path, Files], Path]:
     return _write_zip
+
+
+@pytest.fixture(scope="session")
+def write_tar() -> Callable[[Path, Files], Path]:
+    return _write_tar
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +93,15 @@ def vae_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     vae.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("repa.data.prepare.SHARD_ITEMS", SMALL_SHARDS)
+
+
+@pytest.fixture
+def source(
+    tmp_path: Path, write_folder: Callable[[Path, Files], Path], mixed_files: Files
+) -> Source:
+    return open_source(str(write_folder(tmp_path / "pictures", mixed_files)))

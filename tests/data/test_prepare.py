@@ -1,11 +1,7 @@
+import hashlib
 import json
 import os
 import pickle
-import shutil
-import signal
-import subprocess
-import sys
-import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -15,56 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 from tqdm import tqdm
 
-from repa.autoencoders import Pixels, create_autoencoder
+from data.preparing import Averages, run, snapshot
+from repa.autoencoders import create_autoencoder
 from repa.data import PreparedDataset
-from repa.data.format import FEATURES, Manifest, checksums
+from repa.data.features import FEATURES
+from repa.data.format import read_record
 from repa.data.images import center_crop, decode_image
-from repa.data.prepare import prepare
 from repa.data.sources import Item, Source, open_source
-from repa.encoders import Encoder, create_encoder
+from repa.encoders import create_encoder
 from repa.errors import RepaError
 
 Write = Callable[[Path, dict[str, bytes]], Path]
 SMALL_SHARDS = 4
-
-
-class Averages(Encoder):
-    """A stand-in for an encoder that costs nothing: averages of 4x4 patches."""
-
-    def __init__(self, fail_at: int = -1):
-        super().__init__("averages", nn.Identity(), 3, 16, 4, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-        self.fail_at, self.calls = fail_at, 0
-
-    def tokens(self, pixels: Tensor) -> Tensor:
-        self.calls += 1
-        if self.calls == self.fail_at:
-            raise RuntimeError("the machine is on fire")
-        return nn.functional.avg_pool2d(pixels, 4).flatten(2).transpose(1, 2)
-
-
-@pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("repa.data.prepare.SHARD_ITEMS", SMALL_SHARDS)
-
-
-@pytest.fixture
-def source(tmp_path: Path, write_folder: Write, mixed_files: dict[str, bytes]) -> Source:
-    return open_source(str(write_folder(tmp_path / "pictures", mixed_files)))
-
-
-def run(source: Source, dest: Path, encoder: Encoder | None = None, **options: object) -> Manifest:
-    encoders = {} if encoder is None else {encoder.name: encoder}
-    arguments = {"resolution": 16, "autoencoder": Pixels(), "batch_size": 3, "num_workers": 0}
-    return prepare(source, dest, encoders=encoders, **(arguments | options))  # type: ignore[arg-type]
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def good_items(source: Source) -> list[int]:
@@ -101,7 +61,10 @@ def test_good_images_are_cropped_and_broken_ones_skipped(
 def test_the_manifest_has_the_checksums_of_all_files(tmp_path: Path, source: Source) -> None:
     manifest = run(source, tmp_path / "out", Averages())
     [shard] = manifest.shards
-    assert shard.sha256 == checksums(tmp_path / "out" / "shards" / shard.name)
+    folder = tmp_path / "out" / "shards" / shard.name
+    files = [path for path in folder.iterdir() if path.name != "shard.json"]
+    assert shard.sha256 == {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+    assert read_record(folder) == shard
     assert shard.sha256.keys() == {"images.npy", "labels.npy", f"{FEATURES}averages.npy"}
     assert {p.split("/")[0] for p in snapshot(tmp_path / "out")} == {"manifest.json", "shards"}
 
@@ -203,163 +166,28 @@ def test_progress_bars_may_be_switched_off(
 ) -> None:
     class Disabled(tqdm):  # as with TQDM_DISABLE=1
         def __init__(self, *arguments: Any, **options: Any):
-            super().__init__(*arguments, disable=True, **options)
+            super().__init__(*arguments, **(options | {"disable": True}))
 
-    monkeypatch.setattr("repa.data.prepare.tqdm", Disabled)
+    monkeypatch.setattr("repa.data.share.tqdm", Disabled)
     run(source, tmp_path / "out")
     assert len(PreparedDataset(tmp_path / "out")) == 10
-
-
-# Stopping and going on
-
-
-@pytest.fixture
-def whole(tmp_path: Path, source: Source, small_shards: None) -> dict[str, bytes]:
-    """The files of an uninterrupted run."""
-    run(source, tmp_path / "whole", Averages())
-    return snapshot(tmp_path / "whole")
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("fail_at", [1, 2, 3, 4, 5, 6])
-def test_an_interrupted_run_goes_on_to_the_same_files(
-    tmp_path: Path, source: Source, whole: dict[str, bytes], fail_at: int, workers: int
-) -> None:
-    out = tmp_path / "out"
-    with pytest.raises(RuntimeError, match="on fire"):
-        run(source, out, Averages(fail_at), num_workers=workers)
-    with pytest.raises(RepaError, match="not finished: run the same"):
-        PreparedDataset(out)
-    encoder = Averages()
-    run(source, out, encoder, num_workers=workers)
-    assert snapshot(out) == whole
-    assert encoder.calls == 6 - (fail_at - 1) // 2 * 2  # two a shard, whole ones not again
-
-
-class Crash(BaseException):
-    """What no code expects, like the end of a process."""
-
-
-def test_a_crash_before_any_step_of_writing_leaves_what_can_go_on(
-    tmp_path: Path, source: Source, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    countdown = 0
-
-    def crashing(function: Callable) -> Callable:
-        def wrapped(*arguments: object, **options: object) -> object:
-            nonlocal countdown
-            countdown -= 1
-            if countdown == 0:
-                raise Crash
-            return function(*arguments, **options)
-
-        return wrapped
-
-    for name in ("mkdir", "rename", "replace"):
-        monkeypatch.setattr(Path, name, crashing(getattr(Path, name)))
-    monkeypatch.setattr(os, "fsync", crashing(os.fsync))
-    monkeypatch.setattr("shutil.rmtree", crashing(shutil.rmtree))
-
-    crashes, finished = 0, False
-    while not finished:
-        out = tmp_path / f"out{crashes}"
-        countdown = crashes + 1
-        try:
-            run(source, out, Averages())
-            finished = True
-        except Crash:
-            crashes += 1
-        countdown = 0
-        run(source, out, Averages())
-        assert snapshot(out) == whole, f"after a crash before step {crashes}"
-    assert crashes > 30
-
-
-def test_a_killed_process_leaves_what_can_go_on(
-    tmp_path: Path, source: Source, whole: dict[str, bytes]
-) -> None:
-    out = tmp_path / "out"
-    script = f"""
-import sys, time
-from pathlib import Path
-import repa.data.prepare
-from repa.autoencoders import Pixels
-from repa.data.sources import open_source
-from repa.encoders import Encoder
-from torch import nn
-
-class Averages(Encoder):
-    calls = 0
-    def tokens(self, pixels):
-        self.calls += 1
-        if self.calls == 4:
-            Path("reached").touch()
-            time.sleep(600)
-        return nn.functional.avg_pool2d(pixels, 4).flatten(2).transpose(1, 2)
-
-repa.data.prepare.SHARD_ITEMS = {SMALL_SHARDS}
-encoder = Averages("averages", nn.Identity(), 3, 16, 4, (0.5,) * 3, (0.5,) * 3)
-source = open_source("pictures")
-repa.data.prepare.prepare(
-    source, Path("out"), 16, Pixels(), {{"averages": encoder}}, batch_size=3, num_workers=0
-)
-"""
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path)
-    try:
-        while not (tmp_path / "reached").exists():
-            assert process.poll() is None, "the process ended by itself"
-            time.sleep(0.05)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    manifest = json.loads((out / "manifest.json").read_text())
-    assert not manifest["complete"]
-    assert manifest["shards"], "killed too early to test anything"
-    run(source, out, Averages())
-    assert snapshot(out) == whole
-
-
-def test_leftovers_of_a_killed_write_are_replaced(
-    tmp_path: Path, source: Source, whole: dict[str, bytes]
-) -> None:
-    out = tmp_path / "out"
-    with pytest.raises(RuntimeError, match="on fire"):
-        run(source, out, Averages(fail_at=4))
-    for name in ("00001.partial", "00001"):  # the latter renamed, but not yet in the manifest
-        (out / "shards" / name).mkdir()
-        (out / "shards" / name / "images.npy").write_bytes(b"half")
-    (out / "manifest.json.partial").write_bytes(b"{")
-    run(source, out, Averages())
-    assert snapshot(out) == whole
-
-
-def test_a_finished_dataset_is_left_alone(tmp_path: Path, source: Source) -> None:
-    out = tmp_path / "out"
-    first = run(source, out, Averages())
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    encoder = Averages(fail_at=1)
-    assert run(source, out, encoder) == first
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
-    assert encoder.calls == 0
 
 
 # What is refused
 
 
-def other_settings(tmp_path: Path, source: Source, write_folder: Write, vae_dir: Path) -> dict:
+def other_settings(tmp_path: Path, source: Source, write_folder: Write) -> dict:
     other = write_folder(tmp_path / "other", {"a/0.png": b"", "b/1.png": b""})
     return {
         "resolution": lambda out: run(source, out, resolution=8),
         "source": lambda out: run(open_source(str(other)), out),
-        "features": lambda out: run(source, out, Averages()),
         "max_images": lambda out: run(source, out, max_images=5),
-        "autoencoder": lambda out: run(source, out, autoencoder=create_autoencoder(str(vae_dir))),
     }
 
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_dataset_of_other_settings_is_refused_and_not_changed(
-    tmp_path: Path, source: Source, write_folder: Write, vae_dir: Path, finished: bool
+    tmp_path: Path, source: Source, write_folder: Write, finished: bool
 ) -> None:
     out = tmp_path / "out"
     run(source, out)
@@ -367,7 +195,7 @@ def test_a_dataset_of_other_settings_is_refused_and_not_changed(
         manifest = json.loads((out / "manifest.json").read_text())
         (out / "manifest.json").write_text(json.dumps(manifest | {"complete": False}))
     before = snapshot(out)
-    for key, rerun in other_settings(tmp_path, source, write_folder, vae_dir).items():
+    for key, rerun in other_settings(tmp_path, source, write_folder).items():
         with pytest.raises(RepaError, match=rf"another source or settings \(different: .*{key}"):
             rerun(out)
         assert snapshot(out) == before

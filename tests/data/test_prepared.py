@@ -13,6 +13,7 @@ from repa.autoencoders import create_autoencoder
 from repa.data import PreparedDataset
 from repa.data.images import center_crop, decode_image
 from repa.data.prepare import prepare
+from repa.data.share import Work
 from repa.data.sources import open_source
 from repa.errors import RepaError
 
@@ -38,7 +39,7 @@ def folder(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("repa.data.prepare.SHARD_ITEMS", 4)
         autoencoder = create_autoencoder(str(vae_dir))
-        manifest = prepare(source, root / "out", 16, autoencoder, {}, num_workers=0)
+        manifest = prepare(source, root / "out", 16, autoencoder, {}, work=Work(num_workers=0))
     assert [shard.images for shard in manifest.shards] == [3, 0, 3, 2, 0]
     return root / "out"
 

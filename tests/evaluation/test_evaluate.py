@@ -10,6 +10,7 @@ from repa.autoencoders import Pixels
 from repa.config import EvaluateOptions
 from repa.data import PreparedDataset
 from repa.data.prepare import prepare
+from repa.data.share import Work
 from repa.data.sources import open_source
 from repa.errors import RepaError
 from repa.evaluation import frechet_distance, inception_score, precision_recall
@@ -28,7 +29,8 @@ def options(reference: Path, samples: Path, **others: Any) -> EvaluateOptions:
 def val_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 emoji that are in no training split."""
     folder = tmp_path_factory.mktemp("val") / "prepared"
-    prepare(open_source("twemoji-val"), folder, 32, Pixels(), {}, max_images=24, num_workers=0)
+    source, work = open_source("twemoji-val"), Work(num_workers=0)
+    prepare(source, folder, 32, Pixels(), {}, max_images=24, work=work)
     return folder
 
 

@@ -119,10 +119,11 @@ def test_plain_and_aligned_runs_start_from_the_same_weights_and_data(options) ->
 def test_computed_and_cached_features_train_alike(options, emoji_dir: Path, tmp_path: Path) -> None:
     from repa.autoencoders import Pixels
     from repa.data.prepare import prepare
+    from repa.data.share import Work
     from repa.data.sources import open_source
 
     bare = tmp_path / "bare"
-    prepare(open_source("twemoji"), bare, 32, Pixels(), {}, max_images=64, num_workers=0)
+    prepare(open_source("twemoji"), bare, 32, Pixels(), {}, max_images=64, work=Work(num_workers=0))
     losses = [
         read_metrics(train(options(exp_name=name, data_dir=data)) / "metrics.jsonl")[-1]["loss"]
         for name, data in (("cached", emoji_dir), ("computed", bare))

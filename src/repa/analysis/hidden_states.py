@@ -10,7 +10,7 @@ from torch import Tensor
 
 from repa.autoencoders import from_uint8, sample_latents
 from repa.config import Precision
-from repa.data import PreparedDataset
+from repa.data import ImageDataset
 from repa.devices import autocast
 from repa.diffusion import Interpolant
 from repa.models import SiT
@@ -20,7 +20,7 @@ from repa.randomness import Purpose, standard_normal, stream
 @torch.no_grad()
 def pooled_hidden_states(
     model: SiT,
-    dataset: PreparedDataset,
+    dataset: ImageDataset,
     indices: Sequence[int],
     depth: int,
     interpolant: Interpolant,
@@ -65,21 +65,19 @@ def pooled_hidden_states(
 
 
 def _latents_and_noise(
-    dataset: PreparedDataset, indices: Sequence[int], device: torch.device
+    dataset: ImageDataset, indices: Sequence[int], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Clean latents of some images and noise for each, (n, C, H, W) on the device."""
     autoencoder = dataset.manifest.autoencoder
-    samples = [dataset[i] for i in indices]
+    key = "image" if autoencoder.name == "pixel" else "latent"
+    clean = torch.from_numpy(dataset.read(indices, [key])[key]).to(device)
     randoms = [stream(0, Purpose.ANALYSIS, i) for i in indices]
 
     def draw() -> Tensor:
         noise = np.stack([standard_normal(r, autoencoder.latent_shape) for r in randoms])
         return torch.from_numpy(noise).to(device)
 
-    def gather(key: str) -> Tensor:
-        return torch.from_numpy(np.stack([sample[key] for sample in samples])).to(device)
-
     noise = draw()
-    if "latent" in samples[0]:
-        return sample_latents(gather("latent"), draw(), autoencoder.scale), noise
-    return from_uint8(gather("image")), noise
+    if key == "image":
+        return from_uint8(clean), noise
+    return sample_latents(clean, draw(), autoencoder.scale, autoencoder.shift), noise

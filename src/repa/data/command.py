@@ -1,57 +1,142 @@
-"""`repa prepare`: from options to the call of `prepare`."""
+"""`repa prepare`: from options to what they ask for."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
-from repa.autoencoders import create_autoencoder
+import torch
+from accelerate import PartialState
+
+from repa.autoencoders import Autoencoder, create_autoencoder
 from repa.config import PrepareOptions
-from repa.data.prepare import prepare
-from repa.data.sources import TWEMOJI, open_source
-from repa.devices import pick_device
-from repa.encoders import check_encoder_names, create_encoder
+from repa.data.format import AutoencoderRecord, Manifest, read_manifest
+from repa.data.prepare import extend, prepare
+from repa.data.released import ReleasedSource, is_released_layout
+from repa.data.share import Work
+from repa.data.sources import TWEMOJI, Columns, Source, Stream, open_source
+from repa.data.verify import verify
+from repa.devices import pick_device, pick_precision
+from repa.encoders import Encoder, check_encoder_names, create_encoders
 from repa.errors import RepaError
+
+RESOLUTION, AUTOENCODER = 256, "sd-vae-ft-mse"  # of a new dataset, unless told otherwise
 
 
 def run_prepare(options: PrepareOptions) -> None:
-    """Prepares a dataset as the options say and prints what it holds.
+    """Prepares, extends or verifies a dataset and prints what it holds.
 
     Raises:
-        RepaError: if the source, an encoder, the autoencoder or the destination does not fit.
+        RepaError: if the source, an encoder, the autoencoder or the destination does not fit, or
+            the dataset to verify is damaged.
     """
-    device = pick_device(options.device)
-    names = check_encoder_names(options.enc_type)
-    source = open_source(options.source)
-    if _lies_inside(options.dest, options.source):
-        raise RepaError(f"--dest {options.dest} lies inside --source, which it would change")
-    encoders = {
-        name: create_encoder(
-            name, options.resolution, options.feature_grid, options.encoder_weights
-        ).to(device)
-        for name in names
-    }
-    manifest = prepare(
+    if options.verify is not None:
+        _verify(options.verify)
+        return
+    state = PartialState(cpu=pick_device(options.device).type == "cpu")
+    device = state.device  # this process's own
+    check_encoder_names(options.enc_type)
+    if options.source is None:
+        manifest = _extend(options, device)
+    else:
+        manifest = _prepare(options, options.source, device)
+    if state.is_main_process:
+        print(_summary(_dest(options), manifest))
+
+
+def _prepare(options: PrepareOptions, name: str, device: torch.device) -> Manifest:
+    dest = _dest(options)
+    source = _open(options, name)
+    if name not in TWEMOJI and dest.resolve().is_relative_to(Path(name).resolve()):
+        raise RepaError(f"--dest {dest} lies inside --source, which it would change")
+    autoencoder: Autoencoder | AutoencoderRecord
+    if isinstance(source, ReleasedSource):
+        resolution = _fixed_resolution(options, source.resolution)
+        autoencoder = source.autoencoder(options.autoencoder or AUTOENCODER)
+    else:
+        resolution = options.resolution or RESOLUTION
+        autoencoder = create_autoencoder(options.autoencoder or AUTOENCODER, device)
+    return prepare(
         source,
-        options.dest,
-        options.resolution,
-        create_autoencoder(options.autoencoder, device),
-        encoders,
+        dest,
+        resolution,
+        autoencoder,
+        _encoders(options, resolution, device),
         options.max_images,
-        options.batch_size,
-        _workers(options.num_workers),
-        device,
+        _work(options, device),
+        options.feature_dtype,
+        pick_precision(options.mixed_precision, device),
     )
+
+
+def _extend(options: PrepareOptions, device: torch.device) -> Manifest:
+    dest = _dest(options)
+    found = read_manifest(dest)
+    if found is None:
+        raise RepaError(f"no prepared dataset in {dest}; give --source to make one")
+    resolution = _fixed_resolution(options, found.resolution)
+    return extend(
+        dest,
+        None if options.autoencoder is None else create_autoencoder(options.autoencoder, device),
+        _encoders(options, resolution, device),
+        _work(options, device),
+        options.feature_dtype,
+        pick_precision(options.mixed_precision, device),
+    )
+
+
+def _open(options: PrepareOptions, name: str) -> Source | Stream:
+    if is_released_layout(Path(name)):
+        return ReleasedSource(Path(name))
+    columns = Columns(options.image_column, options.label_column, options.caption_column)
+    return open_source(name, split=options.split, streaming=options.streaming, columns=columns)
+
+
+def _dest(options: PrepareOptions) -> Path:
+    assert options.dest is not None  # the options were validated
+    return options.dest
+
+
+def _fixed_resolution(options: PrepareOptions, resolution: int) -> int:
+    """The resolution of images that are cropped already."""
+    if options.resolution not in (None, resolution):
+        raise RepaError(f"--resolution {options.resolution}: the images have {resolution} px")
+    return resolution
+
+
+def _encoders(options: PrepareOptions, resolution: int, device: torch.device) -> dict[str, Encoder]:
+    names = check_encoder_names(options.enc_type)
+    encoders = create_encoders(names, resolution, options.feature_grid, options.encoder_weights)
+    return {name: encoder.to(device) for name, encoder in encoders.items()}
+
+
+def _work(options: PrepareOptions, device: torch.device) -> Work:
+    workers = options.num_workers
+    return Work(
+        batch_size=options.batch_size,
+        num_workers=min(os.cpu_count() or 1, 8) if workers is None else workers,
+        device=device,
+        strict=options.strict,
+    )
+
+
+def _verify(folder: Path) -> None:
+    manifest, problems = verify(folder)
+    files = sum(len(shard.sha256) for shard in manifest.shards)
+    for file, problem in problems.items():
+        print(f"{file}: {problem}", file=sys.stderr)
+    if problems:
+        raise RepaError(
+            f"{folder}: {len(problems)} of {files} files are not what was written; delete the "
+            "folders of their shards and run the same `repa prepare` again"
+        )
+    print(f"{_summary(folder, manifest)}; all {files} files are what was written")
+
+
+def _summary(folder: Path, manifest: Manifest) -> str:
     skipped = f", {manifest.num_skipped} files skipped" if manifest.num_skipped else ""
-    print(
-        f"{options.dest}: {manifest.num_images} images at {manifest.resolution} px, "
+    return (
+        f"{folder}: {manifest.num_images} images at {manifest.resolution} px, "
         f"{len(manifest.classes)} classes{skipped}"
     )
-
-
-def _lies_inside(dest: Path, source: str) -> bool:
-    return source not in TWEMOJI and dest.resolve().is_relative_to(Path(source).resolve())
-
-
-def _workers(wanted: int | None) -> int:
-    return min(os.cpu_count() or 1, 8) if wanted is None else wanted

@@ -1,31 +1,37 @@
 """The prepared dataset on disk.
 
-    DIR/manifest.json           what it holds, how it was made, a record and checksums of each shard
-    DIR/shards/00000/images.npy          uint8 (n, 3, R, R)
+    DIR/manifest.json           what it holds, how it was made, a record of each shard
+    DIR/shards/00000/shard.json          this shard's record: images, what was skipped, checksums
+                     images.npy          uint8 (n, 3, R, R)
                      labels.npy          int64 (n,)
                      latents.npy         float32 (n, 2 C, H, W), mean and deviation; not for pixels
-                     features.NAME.npy   float16 (n, T, D), one a cached encoder
+                     features.NAME.npy   float16 (n, T, D), one a cached encoder; or int8, with
+                     features.NAME.scale.npy  float32 (n, T)
                      captions.json       a list of captions for each image
 
 Arrays are plain .npy files, read by memory mapping. A shard covers a fixed range of the source's
-items and is renamed into place when whole, so what a killed run leaves is a shorter dataset.
+items. It is renamed into place when its images are whole; latents and features join it later, each
+entered into its record when whole. So what a killed run leaves is a smaller dataset.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
+from repa.config import Precision
+from repa.data.features import FEATURES, SCALE, FeatureDtype
 from repa.errors import RepaError
 
 MANIFEST = "manifest.json"
-FEATURES = "features."
+RECORD = "shard.json"
+CAPTIONS = "captions.json"
 SHARD_ITEMS = 4096  # source items a shard
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Strict(BaseModel):
@@ -33,26 +39,36 @@ class _Strict(BaseModel):
 
 
 class SourceRecord(_Strict):
-    """Which source: its name, number of items, and the hash of its listing."""
+    """Which source: its name, number of items, and the hash of its listing.
+
+    The number is None for a stream that does not tell it, until it has been read.
+    """
 
     name: str
-    items: PositiveInt
+    items: PositiveInt | None
     fingerprint: str
 
 
 class AutoencoderRecord(_Strict):
-    """Which autoencoder, the scale of its latents and their shape (C, H, W)."""
+    """Which autoencoder, shift and scale of its latents and their shape (C, H, W)."""
 
     name: str
     scale: float = 1.0
+    shift: float = 0.0
     latent_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
 
 
 class FeatureRecord(_Strict):
-    """Cached tokens of one encoder: tokens a side and width."""
+    """Cached tokens of one encoder: tokens a side, width, how stored, and what computed them.
+
+    `weights` is the encoder's fingerprint.
+    """
 
     grid_size: PositiveInt
     dim: PositiveInt
+    dtype: FeatureDtype = "float16"
+    precision: Precision = "no"
+    weights: str = ""
 
 
 class ShardRecord(_Strict):
@@ -62,6 +78,11 @@ class ShardRecord(_Strict):
     images: NonNegativeInt
     skipped: dict[str, str]
     sha256: dict[str, str]
+
+    @property
+    def items(self) -> int:
+        """Source items that it covers."""
+        return self.images + len(self.skipped)
 
 
 class Manifest(_Strict):
@@ -73,10 +94,12 @@ class Manifest(_Strict):
     resolution: PositiveInt
     crop: Literal["adm-center"] = "adm-center"
     autoencoder: AutoencoderRecord
-    features: dict[str, FeatureRecord]
+    features: dict[str, FeatureRecord] = {}
+    unfinished_features: dict[str, FeatureRecord] = {}  # in some shards only: not to be read
     classes: list[str]
     has_captions: bool
     max_images: PositiveInt | None = None
+    shard_items: PositiveInt
     shards: list[ShardRecord] = []
     complete: bool = False
 
@@ -90,9 +113,19 @@ class Manifest(_Strict):
         """Source items that could not be decoded, so far."""
         return sum(len(shard.skipped) for shard in self.shards)
 
-    def settings(self) -> dict[str, Any]:
-        """Everything but the progress: equal for two runs that make the same dataset."""
-        return self.model_dump(mode="json", exclude={"shards", "complete"})
+    def arrays(self) -> set[str]:
+        """Names of the files of a shard that must be encoded from its images."""
+        files = set() if self.autoencoder.name == "pixel" else {"latents.npy"}
+        for name, record in (self.features | self.unfinished_features).items():
+            files.add(f"{FEATURES}{name}.npy")
+            if record.dtype == "int8":
+                files.add(f"{FEATURES}{name}{SCALE}.npy")
+        return files
+
+
+def shard_folder(dataset: Path, number: int) -> Path:
+    """Where the number-th shard of a dataset lies."""
+    return dataset / "shards" / f"{number:05d}"
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -101,23 +134,44 @@ def read_manifest(folder: Path) -> Manifest | None:
     Raises:
         RepaError: if it is not one of ours.
     """
-    path = folder / MANIFEST
-    if not path.exists():
-        return None
-    try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        where = f" at {where}" if where else ""
-        raise RepaError(f"{path} is not a valid manifest{where}: {first['msg']}") from None
-    except OSError as error:
-        raise RepaError(f"cannot read {path}: {error.strerror}") from None
+    return _read(folder / MANIFEST, Manifest, "manifest")
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Replaces the manifest in one step."""
-    write_atomically(folder / MANIFEST, manifest.model_dump_json(indent=1).encode() + b"\n")
+    _write(folder / MANIFEST, manifest)
+
+
+def read_record(shard: Path) -> ShardRecord | None:
+    """The record in a shard's folder, or None if there is none.
+
+    Raises:
+        RepaError: if it is not one of ours.
+    """
+    return _read(shard / RECORD, ShardRecord, "shard record")
+
+
+def write_record(shard: Path, record: ShardRecord) -> None:
+    """Replaces a shard's record in one step."""
+    _write(shard / RECORD, record)
+
+
+def _read(path: Path, model: type[Model], kind: str) -> Model | None:
+    if not path.exists():
+        return None
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        where = f" at {where}" if where else ""
+        raise RepaError(f"{path} is not a valid {kind}{where}: {first['msg']}") from None
+    except OSError as error:
+        raise RepaError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _write(path: Path, value: BaseModel) -> None:
+    write_atomically(path, value.model_dump_json(indent=1).encode() + b"\n")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -128,18 +182,6 @@ def write_atomically(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file in a folder, by name."""
-    result = {}
-    for path in sorted(folder.iterdir()):
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        result[path.name] = digest.hexdigest()
-    return result
 
 
 def to_json(value: Any) -> bytes:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import bisect
 import itertools
 import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from repa.data.format import FEATURES, Manifest, read_manifest
+from repa.data.arrays import map_array
+from repa.data.features import FEATURES, SCALE, unpack_features
+from repa.data.format import CAPTIONS, Manifest, read_manifest, shard_folder
 from repa.errors import RepaError
 
 
@@ -18,8 +22,8 @@ class PreparedDataset:
     """A prepared dataset as a sequence of {array name: value}.
 
     Item i has `image` (3, R, R) uint8, `label` int64, `latent` (2 C, H, W) float32 unless the
-    dataset is of pixels, and `features.NAME` (T, D) float16 for each cached encoder. Arrays are
-    views of the mapped files: copy before writing.
+    dataset is of pixels, and for each cached encoder `features.NAME` (T, D) float16, or int8 with
+    `features.NAME.scale` (T,) float32. Arrays are views of the mapped files: copy before writing.
 
     Args:
         folder: what `repa prepare` wrote.
@@ -48,6 +52,15 @@ class PreparedDataset:
         shard, row = self._locate(index)
         return {name: array[row] for name, array in self._arrays(shard).items()}
 
+    def read(self, indices: Sequence[int], keys: Collection[str]) -> dict[str, np.ndarray]:
+        """The arrays named in `keys` of some images, (n, ...) each, copied once."""
+        places = [self._locate(index) for index in indices]
+        batch: dict[str, np.ndarray] = {}
+        for key in keys:
+            rows = [self._arrays(shard)[key][row] for shard, row in places]
+            batch[key] = np.stack(rows)
+        return batch
+
     @property
     def num_classes(self) -> int:
         """Classes of the source."""
@@ -59,16 +72,21 @@ class PreparedDataset:
         filled = (i for i, shard in enumerate(self.manifest.shards) if shard.images)
         return np.concatenate([self._arrays(i)["label"] for i in filled])
 
-    def images(self, indices: list[int] | range) -> np.ndarray:
+    def images(self, indices: Sequence[int]) -> np.ndarray:
         """The images at `indices`: (n, 3, R, R), uint8."""
-        return np.stack([self[i]["image"] for i in indices])
+        return self.read(indices, ["image"])["image"]
+
+    def features(self, name: str, indices: Sequence[int]) -> Tensor:
+        """The cached tokens of an encoder for the images at `indices`: (n, T, D), float32."""
+        arrays = self.read(indices, feature_keys(self.manifest, name))
+        return unpack_features(name, {key: torch.from_numpy(a) for key, a in arrays.items()})
 
     def captions(self, index: int) -> list[str]:
         """The captions of one image; empty if the source had none."""
         shard, row = self._locate(index)
-        if "captions.json" not in self.manifest.shards[shard].sha256:
+        if CAPTIONS not in self.manifest.shards[shard].sha256:
             return []
-        path = self._shard_folder(shard) / "captions.json"
+        path = shard_folder(self.folder, shard) / CAPTIONS
         try:
             return json.loads(path.read_text(encoding="utf-8"))[row]
         except (OSError, ValueError, LookupError) as error:
@@ -83,19 +101,13 @@ class PreparedDataset:
         shard = bisect.bisect_right(self._ends, index)
         return shard, index - (self._ends[shard - 1] if shard else 0)
 
-    def _shard_folder(self, shard: int) -> Path:
-        return self.folder / "shards" / self.manifest.shards[shard].name
-
     def _arrays(self, shard: int) -> dict[str, np.ndarray]:
         if shard not in self._shards:
-            folder = self._shard_folder(shard)
-            names = {"images": "image", "labels": "label", "latents": "latent"}
-            names |= {FEATURES + name: FEATURES + name for name in self.manifest.features}
+            folder = shard_folder(self.folder, shard)
             try:
                 arrays = {
-                    key: _map(folder / f"{name}.npy")
-                    for name, key in names.items()
-                    if name != "latents" or self.manifest.autoencoder.name != "pixel"
+                    key: map_array(folder / f"{name}.npy")
+                    for key, name in array_names(self.manifest).items()
                 }
                 rows = {len(array) for array in arrays.values()}
             except Exception as error:  # whatever numpy makes of broken bytes
@@ -108,15 +120,17 @@ class PreparedDataset:
         return self._shards[shard]
 
 
-def _map(path: Path) -> np.ndarray:
-    """The array in an .npy file, mapped for reading.
+def array_names(manifest: Manifest) -> dict[str, str]:
+    """The arrays of a dataset: their file names without .npy, by the keys that readers use."""
+    names = {"image": "images", "label": "labels"}
+    if manifest.autoencoder.name != "pixel":
+        names["latent"] = "latents"
+    for feature in manifest.features:
+        names |= {key: key for key in feature_keys(manifest, feature)}
+    return names
 
-    numpy's own mapping keeps its file open, and the shards of ImageNet are more files than a
-    process may have open (1024 by default); torch's does not.
-    """
-    array = np.load(path, mmap_mode="r", allow_pickle=False)  # checks the file, finds the offset
-    size = array.offset + array.nbytes
-    mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
-    result = mapped[array.offset :].view(array.dtype).reshape(array.shape)
-    result.flags.writeable = False
-    return result
+
+def feature_keys(manifest: Manifest, name: str) -> list[str]:
+    """The arrays that hold an encoder's cached tokens."""
+    key = FEATURES + name
+    return [key, key + SCALE] if manifest.features[name].dtype == "int8" else [key]

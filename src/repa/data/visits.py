@@ -7,23 +7,23 @@ Starting again at a step is starting at its first visit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from repa.data.prepared import PreparedDataset
+from repa.data import ImageDataset
 from repa.randomness import Purpose, standard_normal, stream
 
 
 class Visits(Dataset):
-    """A prepared dataset indexed by visit, with the random numbers of each.
+    """A prepared dataset read by batches of visits, with the random numbers of each.
 
-    Item: `label`, `noise` (C, H, W), `time_uniform` and `drop_uniform` in [0, 1); of the dataset's
-    arrays `latent` with `posterior_noise`, and `features.NAME` and `image` where wanted.
+    A batch of n: `noise` (n, C, H, W), `time_uniform` and `drop_uniform` (n,) in [0, 1), and those
+    of the dataset's arrays that are wanted; with `latent` also `posterior_noise` (n, C, H, W).
 
     Args:
         dataset: the images.
@@ -31,24 +31,34 @@ class Visits(Dataset):
         keys: which of the dataset's arrays to read.
     """
 
-    def __init__(self, dataset: PreparedDataset, seed: int, keys: set[str]):
+    def __init__(self, dataset: ImageDataset, seed: int, keys: set[str]):
         self.dataset = dataset
         self.seed = seed
         self.keys = keys
         self.latent_shape = dataset.manifest.autoencoder.latent_shape
 
-    def __getitem__(self, visit: int) -> dict[str, Any]:
+    def __getitems__(self, visits: Sequence[int]) -> dict[str, Tensor]:
+        arrays = self.dataset.read([self._index(visit) for visit in visits], self.keys)
+        arrays |= self._random_numbers(visits)
+        return {key: torch.from_numpy(array) for key, array in arrays.items()}
+
+    def _index(self, visit: int) -> int:
+        """Which image it is."""
         epoch, position = divmod(visit, len(self.dataset))
-        arrays = self.dataset[_order(self.seed, epoch, len(self.dataset))[position]]
-        sample: dict[str, Any] = {
-            key: np.array(value) for key, value in arrays.items() if key in self.keys
-        }
-        random = stream(self.seed, Purpose.TRAINING, visit)
-        sample["time_uniform"], sample["drop_uniform"] = random.random(2, dtype=np.float32)
-        sample["noise"] = standard_normal(random, self.latent_shape)
-        if "latent" in sample:
-            sample["posterior_noise"] = standard_normal(random, self.latent_shape)
-        return sample
+        return int(_order(self.seed, epoch, len(self.dataset))[position])
+
+    def _random_numbers(self, visits: Sequence[int]) -> dict[str, np.ndarray]:
+        count = len(visits)
+        uniform = np.empty((2, count), np.float32)
+        noises = {"noise": np.empty((count, *self.latent_shape), np.float32)}
+        if "latent" in self.keys:
+            noises["posterior_noise"] = np.empty_like(noises["noise"])
+        for i, visit in enumerate(visits):
+            random = stream(self.seed, Purpose.TRAINING, visit)
+            uniform[:, i] = random.random(2, dtype=np.float32)
+            for noise in noises.values():
+                noise[i] = standard_normal(random, self.latent_shape)
+        return {"time_uniform": uniform[0], "drop_uniform": uniform[1], **noises}
 
 
 class ProcessBatches(Sampler[list[int]]):
@@ -87,6 +97,7 @@ def visit_loader(visits: Visits, batches: ProcessBatches, num_workers: int) -> D
         visits,
         batch_sampler=batches,
         num_workers=num_workers,
+        collate_fn=dict,  # as it is: read as one
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
         prefetch_factor=4 if num_workers else None,

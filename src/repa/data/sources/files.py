@@ -1,0 +1,197 @@
+"""Folders and zip files of images, labeled by `dataset.json` or by their folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NoReturn
+
+from repa.data.sources.base import MAX_CLASSES, Item, Source
+from repa.errors import RepaError
+
+LABEL_FILE = "dataset.json"
+MAX_LABEL_FILE = 1 << 29  # bytes; ten million names. More is a mistake or an attack
+MAX_IMAGE_FILE = 1 << 30  # bytes; a zip can hold a thousand times its own size
+UNWANTED = re.compile(r"(^|/)(\.(?!/)|__MACOSX(/|$))")  # what operating systems leave behind
+
+
+class Folder:
+    """Files below a directory; names are relative, with forward slashes."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def names(self) -> Iterable[str]:
+        start = len(os.path.join(self.root, ""))
+        for folder, _, files in os.walk(self.root, onerror=self._refuse, followlinks=True):
+            if os.path.islink(folder) and Path(folder).parent.resolve().is_relative_to(
+                Path(folder).resolve()
+            ):
+                raise RepaError(f"{folder} is a link to a folder that it lies in")
+            inner = os.path.join(folder, "")[start:]
+            yield from (inner + file for file in files)  # no Path: there may be millions
+
+    def size(self, name: str) -> int:
+        return (self.root / name).stat().st_size
+
+    def read(self, name: str) -> bytes:
+        try:
+            return (self.root / name).read_bytes()
+        except OSError as error:
+            if not self.root.is_dir():  # gone, so not the fault of this file
+                self._refuse(error)
+            raise
+
+    def below(self, folder: str) -> Folder:
+        """The files of a folder in this one ("" or ending with a slash)."""
+        return Folder(self.root / folder)
+
+    def _refuse(self, error: OSError) -> NoReturn:
+        raise RepaError(f"cannot read {self.root}: {error}") from None
+
+
+class Zip:
+    """Members of a zip file below a folder in it ("" or ending with a slash).
+
+    Each process opens it for itself: a shared offset would mix reads.
+    """
+
+    def __init__(self, path: Path, folder: str = ""):
+        self.path = path
+        self.folder = folder
+        self._opened: tuple[int, zipfile.ZipFile] | None = None
+
+    def names(self) -> Iterable[str]:
+        names = (info.filename for info in self._zip().infolist() if not info.is_dir())
+        return (name[len(self.folder) :] for name in names if name.startswith(self.folder))
+
+    def size(self, name: str) -> int:
+        return self._zip().getinfo(self.folder + name).file_size
+
+    def read(self, name: str) -> bytes:
+        if self.size(name) > MAX_IMAGE_FILE:
+            raise ValueError(f"{self.size(name)} bytes when unpacked")
+        return self._zip().read(self.folder + name)
+
+    def below(self, folder: str) -> Zip:
+        """The members of a folder in this one."""
+        inner = Zip(self.path, self.folder + folder)
+        inner._opened = self._opened  # its listing took a while
+        return inner
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_opened": None}
+
+    def _zip(self) -> zipfile.ZipFile:
+        try:
+            if self._opened is None:
+                self._opened = (os.getpid(), zipfile.ZipFile(self.path))
+            elif self._opened[0] != os.getpid():  # forked: keep the listing, not the offset
+                self._opened = (os.getpid(), self._opened[1])
+                self._opened[1].fp = self.path.open("rb")
+        except Exception as error:  # whatever zipfile makes of broken bytes
+            raise RepaError(f"cannot read {self.path}: {error}") from None
+        return self._opened[1]
+
+
+def open_files(name: str, reader: Folder | Zip) -> Source:
+    """The files below a folder or in a zip, without the folders that all of them lie in.
+
+    Labels come from `dataset.json` (`{"labels": [[name, class], ...]}`) if there is one, else from
+    the top-level folders, sorted; images at the top level then share a class of their own, the
+    last.
+
+    Args:
+        name: of the source.
+        reader: the files.
+
+    Raises:
+        RepaError: if it cannot be read, has no file, or its `dataset.json` is broken.
+    """
+    names = sorted({n for n in reader.names() if is_wanted(n)})  # a zip may hold a name twice
+    wrapping = common_folder(names)
+    if wrapping:
+        names, reader = [n[len(wrapping) :] for n in names], reader.below(wrapping)
+    if LABEL_FILE in names:
+        names.remove(LABEL_FILE)
+        labels = read_labels(name, reader)
+        missing = [n for n in names if n not in labels]
+        if missing:
+            raise RepaError(f"{LABEL_FILE} in {name} has no label for {missing[0]}")
+        classes = [str(i) for i in range(max(labels.values(), default=0) + 1)]
+        return Source(name, [Item(n, labels[n]) for n in names], classes, reader.read)
+    indices, classes = label_by_folder(names)
+    items = [Item(n, label) for n, label in zip(names, indices, strict=True)]
+    return Source(name, items, classes, reader.read)
+
+
+def read_labels(name: str, reader: Folder | Zip) -> dict[str, int]:
+    """Labels by file name, of the `dataset.json` at the top.
+
+    Args:
+        name: of the source, for errors.
+        reader: the files.
+
+    Raises:
+        RepaError: if it cannot be read, or does not hold labels.
+    """
+    try:
+        size = reader.size(LABEL_FILE)
+        if size > MAX_LABEL_FILE:
+            raise ValueError(f"{size} bytes; expected at most {MAX_LABEL_FILE}")
+        data = reader.read(LABEL_FILE)
+    except Exception as error:  # the system's errors, and zipfile's
+        raise RepaError(f"cannot read {LABEL_FILE} in {name}: {error}") from None
+    try:
+        labels = dict(json.loads(data)["labels"])
+        well_formed = all(type(label) is int for label in labels.values())
+    except (ValueError, KeyError, TypeError, RecursionError):
+        well_formed = False
+    if not well_formed:
+        raise RepaError(
+            f'{LABEL_FILE} in {name} is not of the form {{"labels": [["path", class], ...]}}'
+        )
+    for file, label in labels.items():
+        if not 0 <= label < MAX_CLASSES:
+            raise RepaError(
+                f"{LABEL_FILE} in {name} has class {label} for {file}; "
+                f"expected 0 to {MAX_CLASSES - 1}"
+            )
+    return labels
+
+
+def is_wanted(name: str) -> bool:
+    """Whether a file is none of those that operating systems hide or leave behind."""
+    return UNWANTED.search(name) is None
+
+
+def common_folder(names: list[str]) -> str:
+    """The folders that wrap a whole source, with a slash at the end, or "" if there are none.
+
+    A folder that directly holds all the images is no wrapping: it is their class.
+
+    Args:
+        names: sorted.
+    """
+    folders = [name.split("/")[:-1] for name in (names[0], names[-1])] if names else [[], []]
+    shared = []
+    for one, other in zip(*folders, strict=False):  # what first and last share, all share
+        if one != other:
+            break
+        shared.append(one + "/")
+    wrapping = "".join(shared)
+    has_folders = any("/" in name[len(wrapping) :] for name in names)
+    return wrapping if has_folders or wrapping + LABEL_FILE in names else "".join(shared[:-1])
+
+
+def label_by_folder(names: list[str]) -> tuple[list[int], list[str]]:
+    """Each name's label and the classes: the top-level folders, sorted."""
+    folders = [n.split("/", 1)[0] if "/" in n else "" for n in names]
+    # A stray file at the top must not shift the folders' labels: its class comes last.
+    classes = sorted(set(folders), key=lambda folder: (folder == "", folder))
+    index = {folder: label for label, folder in enumerate(classes)}
+    return [index[folder] for folder in folders], classes

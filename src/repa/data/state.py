@@ -1,0 +1,145 @@
+"""How far a dataset is: what a run starts from, which shards there are, when it is finished."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from repa.data.features import FEATURES
+from repa.data.format import (
+    MANIFEST,
+    FeatureRecord,
+    Manifest,
+    ShardRecord,
+    read_manifest,
+    read_record,
+    write_manifest,
+)
+from repa.data.sources import Source, Stream
+from repa.errors import RepaError
+
+SAME = ("source", "resolution", "crop", "classes", "has_captions", "max_images")
+
+
+def begin(
+    dest: Path, wanted: Manifest, source: Source | Stream | None, jobs: Mapping[str, object]
+) -> None:
+    """Writes the manifest that a run works towards: `wanted`, joined with what is in `dest`.
+
+    Args:
+        dest: the dataset's folder; made if need be.
+        wanted: what this run asks for.
+        source: where it can take images from, if from anywhere.
+        jobs: the arrays that it can compute.
+
+    Raises:
+        RepaError: if `dest` holds other files, another dataset, or one that this run cannot finish.
+    """
+    found = read_manifest(dest)
+    if found is None:
+        if dest.exists() and (not dest.is_dir() or _has_foreign_files(dest)):
+            raise RepaError(f"{dest} exists and is not a prepared dataset; choose another --dest")
+        target = wanted
+    else:
+        target = _join(dest, found, wanted)
+        if source is None and not target.shards:
+            raise RepaError(f"{dest} is not finished: run the same `repa prepare --source` again")
+    absent = [name for name in target.unfinished_features if FEATURES + name not in jobs]
+    if absent:
+        raise RepaError(f"{dest} has unfinished features: add {','.join(absent)} to --enc-type")
+    has_latents = "latents" in jobs or (isinstance(source, Source) and source.moments is not None)
+    if not target.complete and target.autoencoder.name != "pixel" and not has_latents:
+        raise RepaError(
+            f"{dest} has unfinished latents: give --autoencoder {target.autoencoder.name}"
+        )
+    if target != found:
+        (dest / "shards").mkdir(parents=True, exist_ok=True)
+        write_manifest(dest, target)
+
+
+def _join(dest: Path, found: Manifest, wanted: Manifest) -> Manifest:
+    """What is in `dest` with what this run adds; an error if the two do not fit."""
+    differing = [key for key in SAME if not _agree(getattr(found, key), getattr(wanted, key))]
+    autoencoder = found.autoencoder
+    if autoencoder.name == "pixel":
+        autoencoder = wanted.autoencoder
+    elif wanted.autoencoder.name != "pixel" and wanted.autoencoder != autoencoder:
+        differing.append("autoencoder")
+    features = found.features | found.unfinished_features
+    added: dict[str, FeatureRecord] = {}
+    for name, record in wanted.unfinished_features.items():
+        if name not in features:
+            added[name] = record
+        elif record != features[name]:
+            differing.append(FEATURES + name)
+    if differing:
+        raise RepaError(
+            f"{dest} holds a dataset of another source or settings (different: "
+            f"{', '.join(differing)}); choose another --dest"
+        )
+    return found.model_copy(
+        update={
+            "autoencoder": autoencoder,
+            "complete": found.complete and autoencoder == found.autoencoder,
+            "unfinished_features": found.unfinished_features | added,
+        }
+    )
+
+
+def _agree(found: object, wanted: object) -> bool:
+    """Equal, but for the number of items of a stream, known only when it has been read."""
+    if getattr(wanted, "items", 0) is None:
+        found = found.model_copy(update={"items": None})  # type: ignore[attr-defined]
+    return found == wanted
+
+
+def _has_foreign_files(dest: Path) -> bool:
+    """Whether there is more than what a run leaves that was killed at its very beginning."""
+    own = {MANIFEST + ".partial", "shards"}
+    return any(path.name not in own for path in dest.iterdir()) or any(dest.glob("shards/*"))
+
+
+def scan_shards(dest: Path) -> dict[int, ShardRecord]:
+    """The records of the shards whose images are whole, by number, ascending."""
+    records = {}
+    for folder in sorted((dest / "shards").iterdir()):
+        if folder.name.isdecimal() and (record := read_record(folder)) is not None:
+            records[int(folder.name)] = record
+    return records
+
+
+def finish(dest: Path, is_new: bool) -> None:
+    """Enters the shards into the manifest and calls the dataset complete.
+
+    Args:
+        dest: the dataset's folder.
+        is_new: whether this run made it.
+
+    Raises:
+        RepaError: if there is no image, in which case nothing is left.
+    """
+    manifest = read_manifest(dest)
+    assert manifest is not None  # this run began with writing it
+    records = list(scan_shards(dest).values())
+    items = sum(record.items for record in records)
+    if not any(record.images for record in records):
+        shutil.rmtree(dest if is_new else dest / "shards")
+        (dest / MANIFEST).unlink(missing_ok=True)
+        raise RepaError(
+            f"no image in {manifest.source.name}: none of its {items} files could be read"
+        )
+    source = manifest.source
+    if source.items is None:  # a stream, which has been read to its end
+        source = source.model_copy(update={"items": items})
+    finished = manifest.model_copy(
+        update={
+            "source": source,
+            "features": dict(sorted((manifest.features | manifest.unfinished_features).items())),
+            "unfinished_features": {},
+            "shards": records,
+            "complete": True,
+        }
+    )
+    if finished != manifest:
+        write_manifest(dest, finished)
