@@ -77,7 +77,7 @@ class TrainingDataOptions(Options):
         None, description="classes of the model; the dataset's by default"
     )
     num_workers: NonNegativeInt | None = Field(
-        None, description="reading processes; by default 4, or none when training on the CPU"
+        None, description="reading threads; by default 4, or none when training on the CPU"
     )
 
 

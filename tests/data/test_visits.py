@@ -38,7 +38,7 @@ def pixels(datasets: dict[str, PreparedDataset]) -> PreparedDataset:
 
 def sample(visits: Visits, visit: int) -> dict[str, np.ndarray]:
     """One visit alone."""
-    return {key: value[0].numpy() for key, value in visits.__getitems__([visit]).items()}
+    return {key: value[0].numpy() for key, value in visits.read([visit]).items()}
 
 
 def order(dataset: PreparedDataset, seed: int, epoch: int) -> list[int]:
@@ -98,11 +98,11 @@ def test_random_numbers_depend_on_seed_and_visit_only(datasets: dict[str, Prepar
     random = ("noise", "time_uniform", "drop_uniform")
     one = Visits(datasets["pixels"], 7, {"label"})
     other = Visits(datasets["pixels"], 7, {"image", "label"})
-    one.__getitems__(range(5))  # whatever was drawn before
+    one.read(range(5))  # whatever was drawn before
     for visit in (0, 11, 12, 10**7):
         for key in random:
             np.testing.assert_array_equal(sample(one, visit)[key], sample(other, visit)[key])
-    noise = one.__getitems__([0, 1, COUNT])["noise"]  # the last in another epoch
+    noise = one.read([0, 1, COUNT])["noise"]  # the last in another epoch
     assert not torch.equal(noise[0], noise[1])
     assert not torch.equal(noise[0], noise[2])
     assert not np.array_equal(noise[0], sample(Visits(datasets["pixels"], 8, set()), 0)["noise"])
@@ -112,7 +112,7 @@ def test_random_numbers_depend_on_seed_and_visit_only(datasets: dict[str, Prepar
 
 def test_random_numbers_have_the_right_distributions(pixels: PreparedDataset) -> None:
     visits = Visits(pixels, 0, set())
-    batch = {key: value.numpy() for key, value in visits.__getitems__(range(400)).items()}
+    batch = {key: value.numpy() for key, value in visits.read(range(400)).items()}
     noise = batch["noise"]  # 307,200 numbers
     assert abs(noise.mean()) < 0.01
     assert abs(noise.std() - 1) < 0.01

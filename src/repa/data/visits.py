@@ -7,19 +7,22 @@ Starting again at a step is starting at its first visit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from repa.data import ImageDataset
 from repa.randomness import Purpose, standard_normal, stream
 
+READ_AHEAD = 4  # batches a thread
 
-class Visits(Dataset):
+
+class Visits:
     """A prepared dataset read by batches of visits, with the random numbers of each.
 
     A batch of n: `noise` (n, C, H, W), `time_uniform` and `drop_uniform` (n,) in [0, 1), and those
@@ -37,7 +40,8 @@ class Visits(Dataset):
         self.keys = keys
         self.latent_shape = dataset.manifest.autoencoder.latent_shape
 
-    def __getitems__(self, visits: Sequence[int]) -> dict[str, Tensor]:
+    def read(self, visits: Sequence[int]) -> dict[str, Tensor]:
+        """A batch of these visits."""
         arrays = self.dataset.read([self._index(visit) for visit in visits], self.keys)
         arrays |= self._random_numbers(visits)
         return {key: torch.from_numpy(array) for key, array in arrays.items()}
@@ -61,7 +65,7 @@ class Visits(Dataset):
         return {"time_uniform": uniform[0], "drop_uniform": uniform[1], **noises}
 
 
-class ProcessBatches(Sampler[list[int]]):
+class ProcessBatches:
     """The visits of one process's batches, from a step on.
 
     A step's visits are split evenly and in order: process r of P takes the r-th part.
@@ -91,17 +95,41 @@ class ProcessBatches(Sampler[list[int]]):
         return self.num_batches
 
 
-def visit_loader(visits: Visits, batches: ProcessBatches, num_workers: int) -> DataLoader:
-    """Batches of visits as dictionaries of tensors, pinned where there is CUDA."""
-    return DataLoader(
-        visits,
-        batch_sampler=batches,
-        num_workers=num_workers,
-        collate_fn=dict,  # as it is: read as one
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=num_workers > 0,
-        prefetch_factor=4 if num_workers else None,
-    )
+def visit_loader(
+    visits: Visits, batches: Iterable[list[int]], num_workers: int
+) -> Iterator[dict[str, Tensor]]:
+    """Batches of visits, in order, read ahead; in pinned memory where there is CUDA.
+
+    Threads read, as that is copying out of mapped files and drawing random numbers, both of which
+    let go of Python's lock. Processes would have to hand each batch over through new shared memory,
+    which takes longer than to read it (benchmarks/reading.py).
+
+    Args:
+        visits: what to read.
+        batches: the visits of each batch.
+        num_workers: threads; without any, a batch is read when it is asked for.
+    """
+
+    def read(batch: list[int]) -> dict[str, Tensor]:
+        tensors = visits.read(batch)
+        if torch.cuda.is_available():
+            tensors = {key: tensor.pin_memory() for key, tensor in tensors.items()}
+        return tensors
+
+    if not num_workers:
+        yield from map(read, batches)
+        return
+    pool = ThreadPoolExecutor(num_workers, "read")
+    try:
+        ahead: deque[Future[dict[str, Tensor]]] = deque()
+        for batch in batches:
+            ahead.append(pool.submit(read, batch))
+            if len(ahead) > READ_AHEAD * num_workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @lru_cache(maxsize=2)

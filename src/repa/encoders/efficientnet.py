@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor
 
@@ -87,6 +86,8 @@ def load_efficientnet(name: str) -> Any:
         RepaError: if the package with the weights is not installed.
     """
     path = _weight_file(name)
+    import timm  # it takes seconds: only for who needs it
+
     network: Any = timm.create_model("tf_" + name.replace("-", "_"))
     stages = enumerate(network.blocks)
     blocks = [f"blocks.{s}.{b}" for s, stage in stages for b in range(len(stage))]

@@ -1,23 +1,27 @@
-"""Published vision transformers as encoders: one row each, one network of timm for all."""
+"""Published vision transformers as encoders: one row each, one network of timm for all.
+
+timm takes seconds to import, so functions do it that need it: preparing pixels does not.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import timm
 import torch
 from accelerate import init_empty_weights
 from huggingface_hub import try_to_load_from_cache
-from timm.models import PretrainedCfg, eva, vision_transformer
 from torch import Tensor, nn
 
 from repa.encoders.base import HALF, IMAGENET_MEAN, IMAGENET_STD, Description, Encoder, own_grid
 from repa.encoders.vit_files import to_timm
 from repa.encoders.weights import load_weights, read_weights
 from repa.errors import RepaError, first_line
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -173,8 +177,10 @@ class ViTEncoder(Encoder):
 
 
 def _build(name: str, row: ViT, input_size: int, weights: Path | None) -> Any:
+    import timm
+
     if _timm_config(row) is None:
-        raise RepaError(_needs_newer_timm(name))
+        raise RepaError(f"{name} needs a newer timm than {timm.__version__}: pip install -U timm")
     options = {"img_size": input_size, "num_classes": 0, **row.arguments}
     if weights is not None and _is_file(weights):
         return _read(weights, row, options)
@@ -192,6 +198,9 @@ def _build(name: str, row: ViT, input_size: int, weights: Path | None) -> Any:
 
 
 def _read(file: Path, row: ViT, options: dict[str, Any]) -> Any:
+    import timm
+    from timm.models import eva, vision_transformer
+
     state = read_weights(file)
     # Random weights would take longer to draw than the real ones to read.
     with init_empty_weights():
@@ -230,11 +239,9 @@ def _cached_by_the_hub(row: ViT) -> str | None:
 
 def _timm_config(row: ViT) -> PretrainedCfg | None:
     """What timm says of the weights; None where it is too old to know them."""
+    import timm
+
     try:
         return timm.get_pretrained_cfg(row.network, allow_unregistered=False)
     except RuntimeError:
         return None
-
-
-def _needs_newer_timm(name: str) -> str:
-    return f"{name} needs a newer timm than {timm.__version__}: pip install -U timm"

@@ -188,7 +188,7 @@ def open_run(options: TrainOptions, run: Path, accelerator: Accelerator) -> None
 
 
 def pick_workers(options: TrainOptions, device: torch.device) -> int:
-    """Reading processes: as asked; else 4, or none on the CPU, where they would take its cores."""
+    """Reading threads: as asked; else 4, or none on the CPU, where they would take its cores."""
     if options.num_workers is not None:
         return options.num_workers
     return 0 if device.type == "cpu" else 4
