@@ -21,6 +21,8 @@ test: install
 
 bench: install
 	$(BIN)/python benchmarks/cpu_choices.py
+	$(BIN)/python benchmarks/reading.py
+	$(BIN)/python benchmarks/preparing.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -139,8 +139,22 @@ def test_decoding_in_slices_is_decoding_at_once(
         decoded = to_uint8(reference.decode(latents / 0.18215).sample)
     assert (at_once.int() - decoded.int()).abs().max() <= 1
     assert at_once.float().std() > 5
-    monkeypatch.setattr("repa.autoencoders.DECODE_BATCH", 3)
+    monkeypatch.setattr("repa.autoencoders.CPU_SLICE", 3 * 32**2)
     assert (autoencoder.decode(latents).int() - at_once.int()).abs().max() <= 1
+
+
+def test_encoding_in_slices_is_encoding_at_once(
+    vae_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = AutoencoderKL.from_pretrained(vae_dir)
+    with torch.no_grad():
+        posterior = reference.encode(from_uint8(images(7))).latent_dist
+    expected = torch.cat([posterior.mean, posterior.std], dim=1)
+    for pixels in (1, 3 * images(1).shape[-1] ** 2, 10**9):
+        monkeypatch.setattr("repa.autoencoders.CPU_SLICE", pixels)
+        torch.testing.assert_close(
+            create_autoencoder(str(vae_dir)).encode(images(7)), expected, rtol=1e-4, atol=1e-5
+        )
 
 
 def test_decode_takes_what_sample_latents_makes(vae_dir: Path) -> None:
@@ -240,3 +254,33 @@ def test_a_download_that_fails_is_one_clear_line(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(HUB_NAMES, "sd-vae-ft-mse", "nobody/no-such-autoencoder")
     with pytest.raises(RepaError, match=r"^cannot load autoencoder sd-vae-ft-mse: [^\n]*$"):
         create_autoencoder("sd-vae-ft-mse")  # HF_HUB_OFFLINE is set
+
+
+def test_a_shift_goes_both_ways(vae_dir: Path, tmp_path: Path) -> None:
+    """Newer autoencoders (SD3's, Flux's) also shift their latents."""
+    vae = AutoencoderKL.from_pretrained(vae_dir)
+    vae.register_to_config(shift_factor=0.5)
+    vae.save_pretrained(tmp_path)
+    plain, shifted = (create_autoencoder(str(folder)) for folder in (vae_dir, tmp_path))
+    assert (plain.shift, shifted.shift) == (0.0, 0.5)
+    moments = shifted.encode(images(2))
+    assert moments is not None
+    noise = torch.zeros(2, 4, 4, 4)
+    latents = sample_latents(moments, noise, shifted.scale, shifted.shift)
+    torch.testing.assert_close(latents, (moments[:, :4] - 0.5) * shifted.scale)
+    expected = plain.decode(sample_latents(moments, noise, plain.scale))
+    assert (shifted.decode(latents).int() - expected.int()).abs().max() <= 1
+
+
+def test_a_local_folder_needs_no_network_and_is_known_by_its_whole_path(
+    vae_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("a connection was tried")
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    monkeypatch.chdir(vae_dir.parent)
+    assert create_autoencoder(vae_dir.name).name == str(vae_dir.resolve())

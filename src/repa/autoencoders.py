@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from repa.devices import in_slices
 from repa.errors import RepaError, first_line
 
 HUB_NAMES = {
@@ -15,7 +17,8 @@ HUB_NAMES = {
     "sd-vae-ft-ema": "stabilityai/sd-vae-ft-ema",
 }
 SD_VAE_SCALE = 0.18215  # of both, as their config says
-DECODE_BATCH = 16  # images decoded at a time: the decoder needs far more memory than its latents
+# Pixels encoded or decoded at a time, for the memory that takes: 16 images of 256 px, on a CPU one.
+SLICE, CPU_SLICE = 16 * 256**2, 256**2
 
 
 class Autoencoder(Protocol):
@@ -82,7 +85,9 @@ class SDVAE:
         self.name = location if is_local else name  # a dataset may be read from elsewhere
         self.scale = float(vae.config.scaling_factor)
         self.shift = float(vae.config.get("shift_factor") or 0)
-        self._vae = vae.requires_grad_(False).eval().to(device)
+        is_cpu = torch.device(device).type == "cpu"
+        layout = torch.channels_last if is_cpu else torch.preserve_format
+        self._vae = vae.requires_grad_(False).eval().to(device, memory_format=layout)
         self._factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self._channels = int(vae.config.latent_channels)
 
@@ -96,13 +101,24 @@ class SDVAE:
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        posterior = self._vae.encode(from_uint8(images)).latent_dist
-        return torch.cat([posterior.mean, posterior.std], dim=1)
+        return self._in_slices(self._moments, from_uint8(images), images.shape[-1])
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         z = (latents / self.scale + self.shift).to(self._vae.device, self._vae.dtype)
-        return torch.cat([to_uint8(self._vae.decode(p).sample) for p in z.split(DECODE_BATCH)])
+        return self._in_slices(self._images, z, latents.shape[-1] * self._factor)
+
+    def _moments(self, x: Tensor) -> Tensor:
+        posterior = self._vae.encode(x).latent_dist
+        return torch.cat([posterior.mean, posterior.std], dim=1)
+
+    def _images(self, z: Tensor) -> Tensor:
+        return to_uint8(self._vae.decode(z).sample)
+
+    def _in_slices(self, half: Callable[[Tensor], Tensor], x: Tensor, side: int) -> Tensor:
+        """One half of the autoencoder; `side` is that of the images in pixels."""
+        cpu_size, size = (max(1, pixels // side**2) for pixels in (CPU_SLICE, SLICE))
+        return in_slices(half, x, cpu_size, size)
 
 
 def create_autoencoder(name: str, device: torch.device | str = "cpu") -> Autoencoder:

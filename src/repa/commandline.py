@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from repa.config import Options
 from repa.errors import RepaError
+from repa.memory import keep_freed_memory
 
 T = TypeVar("T", bound=Options)
 
@@ -110,6 +111,7 @@ def _one_line(error: Any) -> str:
 
 def run(prog: str, command: Any) -> int:
     """Calls `command()`; what the user can fix becomes one line on stderr and exit code 2."""
+    keep_freed_memory()
     try:
         command()
     except RepaError as error:

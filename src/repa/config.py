@@ -254,8 +254,8 @@ class SampleOptions(SamplerOptions, RunOptions):
 class EvaluateOptions(RunOptions):
     """Measure samples against reference images."""
 
-    samples: Path = Field(description="npz with arr_0, folder of images, or prepared dataset")
-    reference: Path = Field(description="npz with arr_0, folder of images, or prepared dataset")
+    samples: Path = Field(description="npz with arr_0, images as --source takes, or a dataset")
+    reference: Path = Field(description="npz with arr_0, images as --source takes, or a dataset")
     network: str = Field("efficientnet-lite2", description="network whose features are compared")
     batch_size: PositiveInt = Field(64, description="images at a time")
     neighbors: PositiveInt = Field(3, description="k of precision and recall")

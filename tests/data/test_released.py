@@ -16,6 +16,7 @@ from repa.data import PreparedDataset, open_dataset
 from repa.data.released import ReleasedDataset, ReleasedSource, is_released_layout
 from repa.data.visits import ProcessBatches, Visits, visit_loader
 from repa.errors import RepaError
+from repa.evaluation.images import ImageSet
 from repa.training.log import read_metrics
 
 COUNT = 5
@@ -103,6 +104,11 @@ def test_it_trains(layout: Path, tmp_path: Path) -> None:
     lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [line["step"] for line in lines] == [1, 2]
     assert all(np.isfinite(line["alignment_loss"]) for line in lines)
+
+
+def test_its_images_can_be_evaluated(layout: Path) -> None:
+    [batch] = ImageSet(layout).batches(8)
+    np.testing.assert_array_equal(batch.numpy(), open_dataset(layout).images(range(COUNT)))
 
 
 def test_it_can_be_sent_to_another_process(layout: Path) -> None:

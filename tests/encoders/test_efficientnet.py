@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from repa.data.images import center_crop, decode_image
 from repa.data.packaged import packaged_files
+from repa.devices import in_slices
 from repa.encoders import Description, create_encoder
-from repa.encoders.efficientnet import EfficientNetEncoder, in_slices, load_efficientnet
+from repa.encoders.efficientnet import CPU_SLICE, EfficientNetEncoder, load_efficientnet
 
 NAMES = ["efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"]
 # Emoji that every one of the networks recognizes, with their classes in ImageNet.
@@ -70,7 +71,7 @@ def test_slices_give_what_the_whole_gives() -> None:
     network = nn.Conv2d(3, 2, 3).requires_grad_(False)
     for count in (1, 8, 9, 20):
         x = torch.randn(count, 3, 8, 8)
-        torch.testing.assert_close(in_slices(network, x), network(x))
+        torch.testing.assert_close(in_slices(network, x, CPU_SLICE), network(x))
 
 
 def test_it_is_frozen() -> None:

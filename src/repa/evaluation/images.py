@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repa.data import PreparedDataset
+from repa.data import open_dataset
 from repa.data.format import MANIFEST
 from repa.data.images import decode_image
+from repa.data.released import is_released_layout
 from repa.data.sources import open_source
 from repa.errors import RepaError
 
@@ -31,8 +32,8 @@ class ImageSet:
         self.path = path
         self._read: Callable[[range], np.ndarray]
         self._size: tuple[int, int] | None = None  # of the first image decoded
-        if (path / MANIFEST).exists():
-            dataset = PreparedDataset(path)
+        if (path / MANIFEST).exists() or is_released_layout(path):
+            dataset = open_dataset(path)
             self._read, self._count = dataset.images, len(dataset)
         elif path.suffix == ".npz":
             self._array = _read_npz(path)

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from repa.devices import in_slices
 from repa.encoders.base import HALF
-from repa.encoders.efficientnet import in_slices, load_efficientnet
+from repa.encoders.efficientnet import CPU_SLICE, load_efficientnet
 from repa.errors import RepaError
 
 
@@ -35,7 +36,7 @@ class EfficientNetJudge(nn.Module):
         x = (images.float() / 255 - self.mean) / self.mean
         size = (self.input_size, self.input_size)
         x = F.interpolate(x, size, mode="bicubic", antialias=True)
-        features = in_slices(self._pooled, x)
+        features = in_slices(self._pooled, x, CPU_SLICE)
         return features, self.network.get_classifier()(features).softmax(-1)
 
     def _pooled(self, x: Tensor) -> Tensor:
