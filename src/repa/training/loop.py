@@ -83,10 +83,10 @@ def train(options: TrainOptions) -> Path:
     )
     visits = Visits(dataset, options.seed, make_batch.keys)
     loader = visit_loader(visits, batches, pick_workers(options, device))
-    log = MetricsLog(run / "metrics.jsonl", accelerator, state.step, images_a_step)
     previews = None
     if accelerator.is_main_process:
         previews = Previews(options, dataset, device, run / "previews")
+    log = MetricsLog(run / "metrics.jsonl", accelerator, state.step, images_a_step)
     progress = tqdm(
         total=options.max_train_steps,
         initial=state.step,
