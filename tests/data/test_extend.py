@@ -144,7 +144,7 @@ def test_without_a_source_there_must_be_a_dataset(tmp_path: Path, source: Source
     out = tmp_path / "out"
     with pytest.raises(RuntimeError, match="on fire"):
         run(source, out, Averages(fail_at=1))
-    with pytest.raises(RepaError, match="not finished: run the same `repa prepare --source` again"):
+    with pytest.raises(RepaError, match="lacks shards: run the same `repa prepare --source` again"):
         add(out, Averages())
 
 
@@ -153,6 +153,8 @@ def test_a_shard_that_was_deleted_is_made_anew(tmp_path: Path, source: Source) -
     run(source, out, Averages())
     before = snapshot(out)
     shutil.rmtree(out / "shards" / "00001")
+    with pytest.raises(RepaError, match="lacks shards: run the same `repa prepare --source` again"):
+        add(out, Averages(name="means"))
     run(source, out, Averages())
     assert snapshot(out) == before
     manifest = json.loads(before["manifest.json"])

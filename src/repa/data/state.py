@@ -43,8 +43,8 @@ def begin(
         target = wanted
     else:
         target = _join(dest, found, wanted)
-        if source is None and not target.shards:
-            raise RepaError(f"{dest} is not finished: run the same `repa prepare --source` again")
+        if source is None and (not target.shards or len(scan_shards(dest)) < len(target.shards)):
+            raise RepaError(f"{dest} lacks shards: run the same `repa prepare --source` again")
     absent = [name for name in target.unfinished_features if FEATURES + name not in jobs]
     if absent:
         raise RepaError(f"{dest} has unfinished features: add {','.join(absent)} to --enc-type")
