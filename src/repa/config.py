@@ -208,6 +208,10 @@ class PrepareOptions(EncodingOptions, SourceOptions, DeviceOptions):
     def _one_folder(self) -> PrepareOptions:
         if (self.dest is None) == (self.verify is None):
             raise ValueError("give --dest DIR to prepare a dataset, or --verify DIR to check one")
+        of_source = self.model_fields_set & SourceOptions.model_fields.keys()
+        of_source -= {"source", "dest", "verify"}
+        if self.source is None and of_source:
+            raise ValueError(f"--{min(of_source).replace('_', '-')} needs --source")
         return self
 
 

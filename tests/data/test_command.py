@@ -80,3 +80,21 @@ def test_a_dest_inside_the_source_is_refused(
     run_prepare(options("twemoji", Path("twemoji"), max_images=1))  # a name, not a folder
     run_prepare(options("twemoji", Path("twemoji"), max_images=1))
     assert len(PreparedDataset("twemoji")) == 1
+
+
+def test_what_dest_has_is_the_default(tmp_path: Path, folder: Path) -> None:
+    run_prepare(options(folder, tmp_path / "out"))
+    given = {"resolution": None, "autoencoder": None}
+    more = {"enc_type": " efficientnet-lite0 ", "feature_grid": 2}
+    run_prepare(options(folder, tmp_path / "out", **given, **more))
+    dataset = PreparedDataset(tmp_path / "out")
+    assert dataset.manifest.resolution == 16
+    assert dataset.manifest.autoencoder.name == "pixel"
+    assert set(dataset.manifest.features) == {"efficientnet-lite0"}
+
+
+@pytest.mark.parametrize("given", [{"split": "val"}, {"strict": True}, {"max_images": 3}])
+def test_options_of_a_source_need_one(tmp_path: Path, given: dict) -> None:
+    [name] = given
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} needs --source"):
+        PrepareOptions(dest=tmp_path / "out", **given)

@@ -1,4 +1,7 @@
+import errno
 import itertools
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -77,8 +80,40 @@ def test_the_workers_can_be_started_in_any_way(source: Source) -> None:
         finally:
             multiprocessing.set_start_method(previous, force=True)
     for one, other in zip(*results, strict=True):
-        assert one.images.equal(other.images)
+        np.testing.assert_array_equal(one.images, other.images)
         assert (one.shard, one.items, one.skipped) == (other.shard, other.items, other.skipped)
+
+
+def test_a_killed_worker_ends_the_run_with_one_line(tmp_path: Path, source: Source) -> None:
+    """As the kernel does for want of memory."""
+    read = source.read
+
+    def die(index: int) -> bytes:
+        if index == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(index)
+
+    source.read = die  # type: ignore[method-assign]
+    with pytest.raises(RepaError, match="^a decoding process was killed[^\n]*$"):
+        run(source, tmp_path / "out", num_workers=1)
+    source.read = read  # type: ignore[method-assign]
+    assert run(source, tmp_path / "out", num_workers=1).num_images == 10
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "disk on fire"), MemoryError("full")])
+def test_a_fault_of_the_machine_is_not_taken_for_the_files(
+    tmp_path: Path, source: Source, error: Exception
+) -> None:
+    read = source.read
+
+    def fail(index: int) -> bytes:
+        raise error
+
+    source.read = fail  # type: ignore[method-assign]
+    with pytest.raises(RepaError, match="cannot read .*png: .*; run the same again"):
+        run(source, tmp_path / "out")
+    source.read = read  # type: ignore[method-assign]
+    assert run(source, tmp_path / "out").num_images == 10
 
 
 # Streams through the whole of preparing

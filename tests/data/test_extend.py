@@ -159,3 +159,44 @@ def test_a_shard_that_was_deleted_is_made_anew(tmp_path: Path, source: Source) -
     assert snapshot(out) == before
     manifest = json.loads(before["manifest.json"])
     assert manifest["features"]["averages"]["weights"] == Averages().fingerprint
+
+
+def test_a_missing_shard_never_makes_a_smaller_dataset(tmp_path: Path, source: Source) -> None:
+    out = tmp_path / "out"
+    run(source, out, Averages())
+    before = snapshot(out)
+    for gone in ("00000", "00002", "00003", ""):
+        shutil.rmtree(out / "shards" / gone)
+        with pytest.raises(RepaError, match="lacks shards: run the same .* --source"):
+            add(out)
+        with pytest.raises(RepaError, match="has unfinished features: add averages to --enc-type"):
+            run(source, out)
+        run(source, out, Averages())
+        assert snapshot(out) == before
+
+
+def test_a_shard_that_was_moved_is_not_counted(tmp_path: Path, source: Source) -> None:
+    out = tmp_path / "out"
+    run(source, out)
+    before = snapshot(out)
+    (out / "shards" / "00001").rename(out / "shards" / "00007")
+    run(source, out)
+    shutil.rmtree(out / "shards" / "00007")
+    assert snapshot(out) == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "other length", "missing"])
+def test_damaged_images_are_not_encoded(tmp_path: Path, source: Source, damage: str) -> None:
+    out = tmp_path / "out"
+    run(source, out)
+    images = out / "shards" / "00001" / "images.npy"
+    data = bytearray(images.read_bytes())
+    data[-1] ^= 1
+    if damage == "missing":
+        images.unlink()
+    elif damage == "other length":
+        np.save(images, np.zeros((2, 3, 16, 16), np.uint8))
+    else:
+        images.write_bytes(data if damage == "flip" else data[:1000])
+    with pytest.raises(RepaError, match=r"damaged dataset: .*00001/images.npy is not what was"):
+        add(out, Averages())

@@ -209,3 +209,19 @@ def test_no_image_raises_the_same_text_each_time(data: bytes) -> None:
     with pytest.raises(UnidentifiedImageError) as error:
         decode_image(data)
     assert str(error.value) == "not an image"
+
+
+def test_floating_point_pixels_are_an_error() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).random((4, 4), dtype=np.float32)).save(buffer, "TIFF")
+    with pytest.raises(ValueError, match="floating-point pixels"):
+        decode_image(buffer.getvalue())
+
+
+def test_wide_integers_that_hold_8_bits_stay_8_bits() -> None:
+    values = np.arange(256, dtype=np.int32).reshape(16, 16)
+    for array, expected in ((values, values), (values * 256, values)):
+        buffer = io.BytesIO()
+        Image.fromarray(array).save(buffer, "TIFF")
+        decoded = np.asarray(decode_image(buffer.getvalue()))
+        np.testing.assert_array_equal(decoded[..., 0], expected)

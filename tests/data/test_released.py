@@ -152,6 +152,7 @@ def test_a_layout_that_does_not_fit_together_is_one_clear_line(
         (np.zeros((8, 4, 4), np.float32), "expected float32"),
         (np.zeros((8, 8, 8), np.float64), "expected float32"),
         (np.array([{}]), "pickle"),
+        (np.full((8, 8, 8), np.nan, np.float32), "not finite"),
     ],
 )
 def test_a_broken_latent_is_found_when_read_and_skipped_when_converted(
@@ -177,6 +178,22 @@ def test_a_broken_or_odd_image_is_found_when_read(
         image.write_bytes(data)
         with pytest.raises(RepaError, match=r"damaged dataset: .*img00000001.png"):
             open_dataset(layout)[1]
+
+
+def test_a_broken_first_image_is_one_clear_line(layout: Path) -> None:
+    (layout / "images" / "00000" / "img00000000.png").write_bytes(b"x")
+    with pytest.raises(RepaError, match="^cannot read 00000/img00000000.png in [^\n]*$"):
+        open_dataset(layout)
+
+
+def test_an_image_of_another_size_is_not_converted(
+    layout: Path, tmp_path: Path, picture: Callable[..., bytes]
+) -> None:
+    (layout / "images" / "00000" / "img00000003.png").write_bytes(picture(3, (128, 128)))
+    source = ReleasedSource(layout)
+    manifest = run(source, tmp_path / "out", resolution=64, autoencoder=source.autoencoder("x"))
+    [shard] = manifest.shards
+    assert list(shard.skipped.values()) == ["ValueError: 128x128 pixels; expected 64x64"]
 
 
 def test_another_resolution_is_refused(layout: Path, tmp_path: Path, capsys) -> None:

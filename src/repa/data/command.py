@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -34,7 +35,8 @@ def run_prepare(options: PrepareOptions) -> None:
     if options.verify is not None:
         _verify(options.verify)
         return
-    state = PartialState(cpu=pick_device(options.device).type == "cpu")
+    # A process whose share is done waits for the others, however long their shards take.
+    state = PartialState(cpu=pick_device(options.device).type == "cpu", timeout=timedelta(days=7))
     device = state.device  # this process's own
     check_encoder_names(options.enc_type)
     if options.source is None:
@@ -50,13 +52,16 @@ def _prepare(options: PrepareOptions, name: str, device: torch.device) -> Manife
     source = _open(options, name)
     if name not in TWEMOJI and dest.resolve().is_relative_to(Path(name).resolve()):
         raise RepaError(f"--dest {dest} lies inside --source, which it would change")
+    found = read_manifest(dest)
+    default_resolution = found.resolution if found else RESOLUTION
+    default_autoencoder = found.autoencoder.name if found else AUTOENCODER
     autoencoder: Autoencoder | AutoencoderRecord
     if isinstance(source, ReleasedSource):
         resolution = _fixed_resolution(options, source.resolution)
-        autoencoder = source.autoencoder(options.autoencoder or AUTOENCODER)
+        autoencoder = source.autoencoder(options.autoencoder or default_autoencoder)
     else:
-        resolution = options.resolution or RESOLUTION
-        autoencoder = create_autoencoder(options.autoencoder or AUTOENCODER, device)
+        resolution = options.resolution or default_resolution
+        autoencoder = create_autoencoder(options.autoencoder or default_autoencoder, device)
     return prepare(
         source,
         dest,

@@ -6,6 +6,8 @@ batch never crosses a shard's end, so a shard is the same whoever makes it and w
 
 from __future__ import annotations
 
+import errno
+import re
 import shutil
 import sys
 import warnings
@@ -17,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -35,6 +35,9 @@ from repa.data.images import center_crop, decode_image
 from repa.data.sources import Item, Source, Stream, printable
 from repa.errors import RepaError
 
+# A disk or network that fails now, too many open files, no memory.
+PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -49,13 +52,14 @@ class Cropped:
     """What became of a batch: images (n, 3, R, R) uint8 of the good items, reasons for the bad.
 
     `moments` (n, 2 C, H, W) float32 are latents that the source had already. `failure` says that
-    the source itself is gone.
+    the source itself is gone. Arrays, not tensors: those would travel through shared memory, of
+    which containers often have 64 MB.
     """
 
     shard: int
-    images: Tensor
+    images: np.ndarray
     items: list[Item] = field(default_factory=list)
-    moments: Tensor | None = None
+    moments: np.ndarray | None = None
     skipped: dict[str, str] = field(default_factory=dict)
     failure: RepaError | None = None
 
@@ -82,10 +86,22 @@ def crop_batches(
     )
     iterator = iter(loader)
     try:
-        yield iterator
+        yield _unless_killed(iterator)
     finally:
         if num_workers:
             iterator._shutdown_workers()  # type: ignore[attr-defined]
+
+
+def _unless_killed(results: Iterator[Cropped]) -> Iterator[Cropped]:
+    try:
+        yield from results
+    except RuntimeError as error:
+        if not re.search("exited unexpectedly|killed by signal", str(error)):
+            raise
+        raise RepaError(
+            "a decoding process was killed, perhaps for want of memory: lower --num-workers or "
+            "--batch-size and run the same again"
+        ) from None
 
 
 def source_batches(
@@ -182,11 +198,11 @@ class CroppedShard:
         if not cropped.items:
             return
         self.captions += [item.captions for item in cropped.items]
-        self.writers["images"].append(cropped.images.numpy())
+        self.writers["images"].append(cropped.images)
         labels = np.array([item.label for item in cropped.items], np.int64)
         self.writers["labels"].append(labels)
         if cropped.moments is not None:
-            self.writers["latents"].append(cropped.moments.numpy())
+            self.writers["latents"].append(cropped.moments)
 
     def finish(self) -> ShardRecord:
         """Makes the files durable, writes the record and renames the folder into place."""
@@ -218,8 +234,8 @@ class _Cropper(Dataset):
 
     def __getitem__(self, batch: Batch) -> Cropped:
         shape = (len(batch.entries), 3, self.resolution, self.resolution)
-        cropped = Cropped(batch.shard, torch.empty(shape, dtype=torch.uint8))
-        images, moments = cropped.images.numpy(), []
+        cropped = Cropped(batch.shard, np.empty(shape, np.uint8))
+        moments = []
         for entry in batch.entries:
             item = self._item(entry)
             try:
@@ -231,12 +247,12 @@ class _Cropper(Dataset):
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 cropped.skipped[printable(item.name)] = printable(reason)
                 continue
-            images[len(cropped.items)] = pixels.transpose(2, 0, 1)
+            cropped.images[len(cropped.items)] = pixels.transpose(2, 0, 1)
             cropped.items.append(item)
             if latent is not None:
-                moments.append(torch.from_numpy(latent))
+                moments.append(latent)
         cropped.images = cropped.images[: len(cropped.items)]
-        cropped.moments = torch.stack(moments) if moments else None
+        cropped.moments = np.stack(moments) if moments else None
         return cropped
 
     def _item(self, entry: int | tuple[Item, bytes]) -> Item:
@@ -247,11 +263,25 @@ class _Cropper(Dataset):
         if isinstance(entry, tuple):
             data, latent = entry[1], None
         else:
-            data, moments = self._source.read(entry), self._source.moments
+            data, moments = self._read_bytes(entry), self._source.moments
             latent = moments(entry) if moments else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
-            return center_crop(decode_image(data), self.resolution), latent
+            image = decode_image(data)
+        side = self.resolution
+        if latent is not None and image.size != (side, side):  # cropping would part the two
+            raise ValueError(f"{image.width}x{image.height} pixels; expected {side}x{side}")
+        return center_crop(image, side), latent
+
+    def _read_bytes(self, index: int) -> bytes:
+        """An item's file; a fault of the machine, which may pass, is not taken for the file's."""
+        try:
+            return self._source.read(index)
+        except (OSError, MemoryError) as error:
+            if isinstance(error, MemoryError) or error.errno in PASSING:
+                name = printable(self._source.items[index].name)
+                raise RepaError(f"cannot read {name}: {error}; run the same again") from None
+            raise
 
     @property
     def _source(self) -> Source:

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from repa.autoencoders import SDVAE, Autoencoder
 from repa.config import Precision
-from repa.data.arrays import ArrayWriter, close_writers, map_array
+from repa.data.arrays import ArrayWriter, checksum, close_writers, map_array
 from repa.data.features import FEATURES, FeatureDtype, pack_features
 from repa.data.format import AutoencoderRecord, ShardRecord, write_record
 from repa.devices import autocast
 from repa.encoders import Encoder
+from repa.errors import RepaError
 
 # From images (n, 3, R, R) uint8 to the arrays to store, (n, ...) each, by name.
 Encode = Callable[[Tensor], dict[str, Tensor]]
@@ -54,6 +55,23 @@ def _encode_features(
     with autocast(precision, images.device):
         tokens = encoder(images)
     return pack_features(encoder.name, tokens, dtype)
+
+
+def check_images(folder: Path, record: ShardRecord) -> None:
+    """Whether a shard's images are those that were written: a damaged shard is not encoded.
+
+    Raises:
+        RepaError: if they are not.
+    """
+    try:
+        is_whole = checksum(folder / "images.npy") == record.sha256["images.npy"]
+    except (OSError, KeyError):
+        is_whole = False
+    if not is_whole:
+        raise RepaError(
+            f"damaged dataset: {folder / 'images.npy'} is not what was written; delete {folder} "
+            "and run the same `repa prepare --source` again"
+        )
 
 
 class Stopped(Exception):  # noqa: N818

@@ -22,7 +22,7 @@ MAX_ASPECT = 1000  # beyond, one file would be scaled to gigabytes
 def decode_image(data: bytes) -> Image.Image:
     """Decodes an image file to RGB: upright by its EXIF tag, transparency over white.
 
-    Of 16 bits a channel the upper 8 are kept.
+    Of 16 bits a channel the upper 8 are kept. Floating-point pixels are an error.
 
     Raises:
         Exception: whatever Pillow raises on no image, or a broken, truncated or oversized one.
@@ -31,8 +31,12 @@ def decode_image(data: bytes) -> Image.Image:
         image = _upright(Image.open(io.BytesIO(data)))
     except UnidentifiedImageError:  # Pillow's text holds an address, other in each run
         raise UnidentifiedImageError("not an image") from None
-    if image.mode.startswith("I"):  # 16-bit gray, which Pillow would cut off at 255
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose range is not known")
+    if image.mode.startswith("I"):  # gray, 16-bit or wider, which Pillow would cut off at 255
+        pixels = np.asarray(image).clip(0, 65535)
+        is_8_bit = image.mode == "I" and pixels.max() <= 255
+        image = Image.fromarray((pixels >> (0 if is_8_bit else 8)).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

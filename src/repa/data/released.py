@@ -58,7 +58,10 @@ class ReleasedSource(Source):
     @cached_property
     def resolution(self) -> int:
         """Side of the images in pixels."""
-        return decode_image(self.read(0)).width
+        try:
+            return decode_image(self.read(0)).width
+        except Exception as error:  # whatever a decoder makes of broken bytes
+            raise RepaError(f"cannot read {self.items[0].name} in {self.folder}: {error}") from None
 
     @cached_property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -84,6 +87,8 @@ class ReleasedSource(Source):
                 f"{path.name} is {moments.dtype} {moments.shape}; expected float32 "
                 f"{(2 * channels, height, width)}"
             )
+        if not np.isfinite(moments).all():
+            raise ValueError(f"{path.name} holds numbers that are not finite")
         return moments
 
 

@@ -21,7 +21,7 @@ from repa.data.crop import (
     stream_batches,
     write_shards,
 )
-from repa.data.encode import Encode, encode_shard
+from repa.data.encode import Encode, check_images, encode_shard
 from repa.data.format import ShardRecord, read_manifest, shard_folder
 from repa.data.sources import Source, Stream
 from repa.data.state import scan_shards
@@ -106,9 +106,12 @@ class Share:
     def _total(self) -> int | None:
         """Items in this share, if known."""
         size, items = self.manifest.shard_items, self.items
+        if items is None and isinstance(self.source, Stream):
+            items = self.source.count  # its own word will do for a progress bar
         if items is None:
             return None
-        return sum(min(size, items - number * size) for number in self._numbers())
+        numbers = range(self.process, -(-items // size), self.processes)
+        return sum(min(size, items - number * size) for number in numbers)
 
     def _count_items(self, there: dict[int, ShardRecord]) -> int | None:
         """Items that the dataset covers, if known. A stream's own word is not relied upon."""
@@ -166,6 +169,7 @@ def _complete(
             folder, record = shard.folder, shard.finish()
         else:
             folder, record = shard
+            check_images(folder, record)
         if jobs:
             advance(len(record.skipped))
             encode_shard(folder, record, jobs, work.batch_size, work.device, advance, stop)

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from repa.data.features import FEATURES
+from repa.data.features import FEATURES, SCALE
 from repa.data.format import (
     MANIFEST,
     FeatureRecord,
@@ -43,19 +43,38 @@ def begin(
         target = wanted
     else:
         target = _join(dest, found, wanted)
-        if source is None and (not target.shards or len(scan_shards(dest)) < len(target.shards)):
-            raise RepaError(f"{dest} lacks shards: run the same `repa prepare --source` again")
-    absent = [name for name in target.unfinished_features if FEATURES + name not in jobs]
-    if absent:
-        raise RepaError(f"{dest} has unfinished features: add {','.join(absent)} to --enc-type")
-    has_latents = "latents" in jobs or (isinstance(source, Source) and source.moments is not None)
-    if not target.complete and target.autoencoder.name != "pixel" and not has_latents:
+    _check_that_it_can_be_finished(dest, target, source, jobs)
+    (dest / "shards").mkdir(parents=True, exist_ok=True)
+    if target != found:
+        write_manifest(dest, target)
+
+
+def _check_that_it_can_be_finished(
+    dest: Path, target: Manifest, source: Source | Stream | None, jobs: Mapping[str, object]
+) -> None:
+    """An error if a shard is missing without a source, or an array without a job that makes it."""
+    there = scan_shards(dest) if (dest / "shards").exists() else {}
+    all_there = bool(target.shards) and there.keys() >= set(range(len(target.shards)))
+    if source is None and not all_there:
+        raise RepaError(f"{dest} lacks shards: run the same `repa prepare --source` again")
+    needed = target.arrays()
+    lacking = set() if all_there else set(needed)
+    for record in there.values():
+        lacking |= needed - record.sha256.keys() if record.images else set()
+    if isinstance(source, Source) and source.moments is not None:
+        lacking.discard("latents.npy")
+    lacking -= {f"{job}{suffix}.npy" for job in jobs for suffix in ("", SCALE)}
+    if "latents.npy" in lacking:
         raise RepaError(
             f"{dest} has unfinished latents: give --autoencoder {target.autoencoder.name}"
         )
-    if target != found:
-        (dest / "shards").mkdir(parents=True, exist_ok=True)
-        write_manifest(dest, target)
+    names = {
+        name.removeprefix(FEATURES).removesuffix(".npy").removesuffix(SCALE) for name in lacking
+    }
+    if names:
+        raise RepaError(
+            f"{dest} has unfinished features: add {','.join(sorted(names))} to --enc-type"
+        )
 
 
 def _join(dest: Path, found: Manifest, wanted: Manifest) -> Manifest:
@@ -101,10 +120,15 @@ def _has_foreign_files(dest: Path) -> bool:
 
 
 def scan_shards(dest: Path) -> dict[int, ShardRecord]:
-    """The records of the shards whose images are whole, by number, ascending."""
+    """The records of the shards whose images are whole, by number, ascending.
+
+    Raises:
+        RepaError: if a record is broken.
+    """
     records = {}
     for folder in sorted((dest / "shards").iterdir()):
-        if folder.name.isdecimal() and (record := read_record(folder)) is not None:
+        record = read_record(folder) if folder.name.isdecimal() else None
+        if record is not None and record.name == folder.name:  # else someone moved it here
             records[int(folder.name)] = record
     return records
 
@@ -117,11 +141,12 @@ def finish(dest: Path, is_new: bool) -> None:
         is_new: whether this run made it.
 
     Raises:
-        RepaError: if there is no image, in which case nothing is left.
+        RepaError: if there is no image, in which case nothing is left, or if a shard is missing.
     """
     manifest = read_manifest(dest)
     assert manifest is not None  # this run began with writing it
-    records = list(scan_shards(dest).values())
+    there = scan_shards(dest)
+    records = list(there.values())
     items = sum(record.items for record in records)
     if not any(record.images for record in records):
         shutil.rmtree(dest if is_new else dest / "shards")
@@ -130,6 +155,12 @@ def finish(dest: Path, is_new: bool) -> None:
             f"no image in {manifest.source.name}: none of its {items} files could be read"
         )
     source = manifest.source
+    expected = min(source.items or items, manifest.max_images or items)
+    if list(there) != list(range(len(there))) or items != expected:
+        raise RepaError(
+            f"{dest} has {len(there)} shards with {items} of {expected} items: run the same "
+            "`repa prepare --source` again"
+        )
     if source.items is None:  # a stream, which has been read to its end
         source = source.model_copy(update={"items": items})
     finished = manifest.model_copy(

@@ -71,12 +71,13 @@ def check_encoder_names(names: str) -> list[str]:
     """
     if names == "none":
         return []
-    for name in names.split(","):
+    found = [name.strip() for name in names.split(",")]
+    for name in found:
         if name not in ENCODERS:
             raise RepaError(
                 f"unknown encoder {name!r} (--enc-type); choose from {', '.join(ENCODERS)}, or none"
             )
-    return names.split(",")
+    return found
 
 
 __all__ = [

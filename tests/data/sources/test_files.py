@@ -92,12 +92,12 @@ def test_hidden_files_and_leftovers_of_systems_are_no_items(
 def test_images_at_the_top_share_the_last_class(
     write_source: Callable[[dict[str, bytes]], str],
 ) -> None:
-    source = open_source(write_source(FILES | {"README.txt": b"about", "0.png": b"zero"}))
+    source = open_source(write_source(FILES | {"1.png": b"one", "0.png": b"zero"}))
     assert len(source.classes) == 3
     labels = {name: label for name, (label, _) in contents(source).items()}
     assert labels["cat/9.png"] == 0
     assert labels["dog/2.png"] == 1
-    assert labels["README.txt"] == labels["0.png"] == 2
+    assert labels["1.png"] == labels["0.png"] == 2
 
 
 def test_images_at_the_top_alone_are_one_class(
@@ -295,7 +295,7 @@ def test_a_zip_keeps_no_more_than_one_file_open(tmp_path: Path, write_zip: Write
 WRAPPED = {
     "one folder": ("cifar10/", FILES, ["cat", "dog"]),
     "two folders": ("cifar10/train/", FILES, ["cat", "dog"]),
-    "stray file beside the classes": ("all/", FILES | {"README": b""}, ["cat", "dog", ""]),
+    "stray image beside the classes": ("all/", FILES | {"1.png": b""}, ["cat", "dog", ""]),
     "one class": ("", {"cat/1.png": b"", "cat/2.png": b""}, ["cat"]),
     "one class, wrapped": ("a/b/", {"cat/1.png": b"", "cat/2.png": b""}, ["cat"]),
     "one image": ("cifar10/", {"cat/1.png": b""}, ["cat"]),
@@ -323,6 +323,47 @@ def test_folders_around_everything_are_no_classes(
         assert set(contents(source)) == files.keys() - {"dataset.json"}
     for name, (_, data) in contents(source).items():
         assert files[name if name in files else f"cat/{name}"] == data
+
+
+STRAY = ["README.md", "cifar10/LICENSE", "aaa_meta/list.csv", "cifar10/zzz/notes.txt"]
+
+
+@pytest.mark.parametrize("stray", STRAY)
+def test_other_files_neither_wrap_nor_make_classes(
+    write_source: Callable[[dict[str, bytes]], str], stray: str
+) -> None:
+    files = {f"cifar10/train/{name}": data for name, data in FILES.items()}
+    source = open_source(write_source(files | {stray: b"text"}))
+    assert source.classes == ["cat", "dog"]
+    assert set(contents(source)) == FILES.keys()
+
+
+def test_a_file_among_images_stays_to_be_counted(
+    write_source: Callable[[dict[str, bytes]], str],
+) -> None:
+    source = open_source(write_source(FILES | {"cat/notes.txt": b"text"}))
+    assert set(contents(source)) == FILES.keys() | {"cat/notes.txt"}
+
+
+def test_pipes_and_huge_files_are_not_read(tmp_path: Path, write_folder: Write) -> None:
+    folder = write_folder(tmp_path / "pictures", FILES)
+    os.mkfifo(folder / "cat" / "pipe.png")
+    with open(folder / "cat" / "huge.png", "wb") as file:
+        file.truncate(2 << 30)  # a hole, which takes no disk
+    source = open_source(str(folder))
+    for index, item in enumerate(source.items):
+        if item.name in ("cat/pipe.png", "cat/huge.png"):
+            with pytest.raises(ValueError, match=r"not a regular file|2147483648 bytes"):
+                source.read(index)
+
+
+def test_links_that_lead_to_each_other_are_refused(tmp_path: Path, write_folder: Write) -> None:
+    folder = write_folder(tmp_path / "pictures", FILES)
+    (folder / "cat" / "other").symlink_to("../dog")
+    open_source(str(folder))  # a link to a folder elsewhere is followed
+    (folder / "dog" / "other").symlink_to("../cat")
+    with pytest.raises(RepaError, match="is a link to a folder that it lies in"):
+        open_source(str(folder))
 
 
 def test_wrapping_does_not_change_the_fingerprint(

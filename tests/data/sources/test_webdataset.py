@@ -95,6 +95,20 @@ def test_without_classes_folders_are_the_labels(
     assert sorted(contents(source).values()) == [(0, b"cat one"), (0, b"cat two"), (1, b"dog one")]
 
 
+def test_tars_whose_names_differ_in_their_ending_alone(tmp_path: Path, write_tar: Write) -> None:
+    folder = tmp_path / "twins"
+    folder.mkdir()
+    write_tar(folder / "x.TAR", {"0.png": b"one"})
+    write_tar(folder / "x.tar", {"0.png": b"other"})
+    source = open_source(str(folder))
+    assert [source.read(i) for i in range(2)] == [b"one", b"other"]
+
+
+def test_a_caption_that_is_no_unicode_can_be_written(write: Callable[..., Source]) -> None:
+    source = write({"1.jpg": b"", "1.json": b'{"caption": "bad \\ud800 x"}'})
+    assert source.items[0].captions[0].encode() == b"bad \\ud800 x"
+
+
 def test_imagenets_own_tars_are_a_class_each(tmp_path: Path, write_tar: Write) -> None:
     (tmp_path / "train").mkdir()
     for wnid in ("n01443537", "n01440764"):
@@ -179,7 +193,7 @@ def test_a_folder_with_tars_beside_images_is_a_folder_of_images(
 ) -> None:
     folder = write_folder(tmp_path / "pictures", PLAIN)
     write_tar(folder / "original.tar", PLAIN)
-    assert open_source(str(folder)).classes == ["cat", "dog", ""]
+    assert open_source(str(folder)).classes == ["cat", "dog"]
 
 
 def test_braces_are_expanded() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
-from repa.data.sources.base import MAX_CLASSES, Item, Source
+from repa.data.sources.base import MAX_CLASSES, Item, Source, is_image_name
 from repa.errors import RepaError
 
 LABEL_FILE = "dataset.json"
@@ -28,9 +29,7 @@ class Folder:
     def names(self) -> Iterable[str]:
         start = len(os.path.join(self.root, ""))
         for folder, _, files in os.walk(self.root, onerror=self._refuse, followlinks=True):
-            if os.path.islink(folder) and Path(folder).parent.resolve().is_relative_to(
-                Path(folder).resolve()
-            ):
+            if os.path.islink(folder) and self._leads_back(Path(folder)):
                 raise RepaError(f"{folder} is a link to a folder that it lies in")
             inner = os.path.join(folder, "")[start:]
             yield from (inner + file for file in files)  # no Path: there may be millions
@@ -39,8 +38,14 @@ class Folder:
         return (self.root / name).stat().st_size
 
     def read(self, name: str) -> bytes:
+        path = self.root / name
         try:
-            return (self.root / name).read_bytes()
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # reading a pipe would never end
+                raise ValueError("not a regular file")
+            if status.st_size > MAX_IMAGE_FILE:
+                raise ValueError(f"{status.st_size} bytes")
+            return path.read_bytes()
         except OSError as error:
             if not self.root.is_dir():  # gone, so not the fault of this file
                 self._refuse(error)
@@ -49,6 +54,13 @@ class Folder:
     def below(self, folder: str) -> Folder:
         """The files of a folder in this one ("" or ending with a slash)."""
         return Folder(self.root / folder)
+
+    def _leads_back(self, link: Path) -> bool:
+        """Whether a link's target holds one of the folders on the way to the link."""
+        target = link.resolve()
+        way = [link.parent, *link.parent.parents]
+        way = way[: way.index(self.root) + 1] if self.root in way else way
+        return any(folder.resolve().is_relative_to(target) for folder in way)
 
     def _refuse(self, error: OSError) -> NoReturn:
         raise RepaError(f"cannot read {self.root}: {error}") from None
@@ -113,9 +125,14 @@ def open_files(name: str, reader: Folder | Zip) -> Source:
         RepaError: if it cannot be read, has no file, or its `dataset.json` is broken.
     """
     names = sorted({n for n in reader.names() if is_wanted(n)})  # a zip may hold a name twice
-    wrapping = common_folder(names)
+    # Other files, a README or a list, neither wrap nor make classes.
+    deciding = [n for n in names if is_image_name(n) or n.endswith(LABEL_FILE)]
+    if any(is_image_name(n) for n in names):
+        names = _among_images(names)
+    wrapping = common_folder(deciding or names)
     if wrapping:
-        names, reader = [n[len(wrapping) :] for n in names], reader.below(wrapping)
+        names = [n[len(wrapping) :] for n in names if n.startswith(wrapping)]
+        reader = reader.below(wrapping)
     if LABEL_FILE in names:
         names.remove(LABEL_FILE)
         labels = read_labels(name, reader)
@@ -162,6 +179,16 @@ def read_labels(name: str, reader: Folder | Zip) -> dict[str, int]:
                 f"expected 0 to {MAX_CLASSES - 1}"
             )
     return labels
+
+
+def _among_images(names: list[str]) -> list[str]:
+    """Images, label files, and what lies in folders with images: broken or misnamed ones."""
+    folders = {n.rpartition("/")[0] for n in names if is_image_name(n)} - {""}
+    return [
+        n
+        for n in names
+        if is_image_name(n) or n.endswith(LABEL_FILE) or n.rpartition("/")[0] in folders
+    ]
 
 
 def is_wanted(name: str) -> bool:

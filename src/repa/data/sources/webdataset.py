@@ -70,7 +70,9 @@ def open_tars(name: str, paths: list[Path]) -> Source:
 def _prefixes(paths: list[Path]) -> list[str]:
     """What makes samples of different tars differ: the tars' names, from where they differ."""
     common = os.path.commonpath([path.parent for path in paths])
-    return [path.relative_to(common).with_suffix("").as_posix() for path in paths]
+    names = [path.relative_to(common) for path in paths]
+    short = [name.with_suffix("").as_posix() for name in names]
+    return short if len(set(short)) == len(short) else [name.as_posix() for name in names]
 
 
 def _image_field(fields: Fields, where: str) -> str | None:
@@ -104,7 +106,7 @@ def _describe(
         label = int(cls) if re.fullmatch(r"-?\d{1,18}", cls) else cls
     if text:
         captions = [text]
-    return label, tuple(captions)
+    return label, tuple(map(printable, captions))
 
 
 def _read(file: BinaryIO, fields: Fields, field: str, where: str) -> str:
