@@ -69,7 +69,7 @@ class Cropped:
 
 @contextmanager
 def crop_batches(
-    source: Source | Stream | None, batches: Iterable[Batch], resolution: int, num_workers: int
+    source: Source | Stream, batches: Iterable[Batch], resolution: int, num_workers: int
 ) -> Iterator[Iterator[Cropped]]:
     """Worker processes that read, decode and crop batches; the results come in order.
 

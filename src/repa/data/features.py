@@ -13,6 +13,11 @@ SCALE = ".scale"
 FeatureDtype = Literal["float16", "int8"]
 
 
+def feature_arrays(name: str, dtype: FeatureDtype) -> list[str]:
+    """Names of the arrays that hold the tokens of the encoder `name`."""
+    return [FEATURES + name, FEATURES + name + SCALE] if dtype == "int8" else [FEATURES + name]
+
+
 def pack_features(name: str, tokens: Tensor, dtype: FeatureDtype) -> dict[str, Tensor]:
     """Tokens (N, T, D), floating, as the arrays that a shard stores for the encoder `name`.
 

@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
 from repa.config import Precision
-from repa.data.features import FEATURES, SCALE, FeatureDtype
+from repa.data.features import FeatureDtype, feature_arrays
 from repa.errors import RepaError
 
 MANIFEST = "manifest.json"
@@ -117,9 +117,7 @@ class Manifest(_Strict):
         """Names of the files of a shard that must be encoded from its images."""
         files = set() if self.autoencoder.name == "pixel" else {"latents.npy"}
         for name, record in (self.features | self.unfinished_features).items():
-            files.add(f"{FEATURES}{name}.npy")
-            if record.dtype == "int8":
-                files.add(f"{FEATURES}{name}{SCALE}.npy")
+            files |= {f"{array}.npy" for array in feature_arrays(name, record.dtype)}
         return files
 
 

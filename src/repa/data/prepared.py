@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from repa.data.arrays import map_array
-from repa.data.features import FEATURES, SCALE, unpack_features
+from repa.data.features import feature_arrays, unpack_features
 from repa.data.format import CAPTIONS, Manifest, read_manifest, shard_folder
 from repa.errors import RepaError
 
@@ -132,5 +132,4 @@ def array_names(manifest: Manifest) -> dict[str, str]:
 
 def feature_keys(manifest: Manifest, name: str) -> list[str]:
     """The arrays that hold an encoder's cached tokens."""
-    key = FEATURES + name
-    return [key, key + SCALE] if manifest.features[name].dtype == "int8" else [key]
+    return feature_arrays(name, manifest.features[name].dtype)

@@ -97,11 +97,9 @@ class Share:
             shards = write_shards(self.dest, cropped, self.manifest.shard_items, work.strict)
             _complete(chain(lacking.items(), shards), jobs, work, progress.update)
 
-    def _numbers(self) -> Iterable[int]:
-        """Of the shards in this share; endless for a stream whose length is not known."""
-        if self.items is None:
-            return count(self.process, self.processes)
-        return range(self.process, -(-self.items // self.manifest.shard_items), self.processes)
+    def _numbers(self, items: int) -> range:
+        """Of the shards in this share of so many items."""
+        return range(self.process, -(-items // self.manifest.shard_items), self.processes)
 
     def _total(self) -> int | None:
         """Items in this share, if known."""
@@ -110,8 +108,7 @@ class Share:
             items = self.source.count  # its own word will do for a progress bar
         if items is None:
             return None
-        numbers = range(self.process, -(-items // size), self.processes)
-        return sum(min(size, items - number * size) for number in numbers)
+        return sum(min(size, items - number * size) for number in self._numbers(items))
 
     def _count_items(self, there: dict[int, ShardRecord]) -> int | None:
         """Items that the dataset covers, if known. A stream's own word is not relied upon."""
@@ -127,7 +124,9 @@ class Share:
 
     def _crop(self, work: Work) -> AbstractContextManager[Iterator[Cropped]]:
         """The cropped batches of the shards that are not there."""
-        absent = (number for number in self._numbers() if number not in self.records)
+        endless = count(self.process, self.processes)  # until the stream ends
+        numbers = endless if self.items is None else self._numbers(self.items)
+        absent = (number for number in numbers if number not in self.records)
         first = next(absent, None)
         if first is None or self.source is None:
             return nullcontext(iter(()))  # and start no workers

@@ -79,7 +79,11 @@ def _check_that_it_can_be_finished(
 
 def _join(dest: Path, found: Manifest, wanted: Manifest) -> Manifest:
     """What is in `dest` with what this run adds; an error if the two do not fit."""
-    differing = [key for key in SAME if not _agree(getattr(found, key), getattr(wanted, key))]
+    compared = found
+    if wanted.source.items is None:  # of a stream: known only when it has been read
+        source = found.source.model_copy(update={"items": None})
+        compared = found.model_copy(update={"source": source})
+    differing = [key for key in SAME if getattr(compared, key) != getattr(wanted, key)]
     autoencoder = found.autoencoder
     if autoencoder.name == "pixel":
         autoencoder = wanted.autoencoder
@@ -104,13 +108,6 @@ def _join(dest: Path, found: Manifest, wanted: Manifest) -> Manifest:
             "unfinished_features": found.unfinished_features | added,
         }
     )
-
-
-def _agree(found: object, wanted: object) -> bool:
-    """Equal, but for the number of items of a stream, known only when it has been read."""
-    if getattr(wanted, "items", 0) is None:
-        found = found.model_copy(update={"items": None})  # type: ignore[attr-defined]
-    return found == wanted
 
 
 def _has_foreign_files(dest: Path) -> bool:

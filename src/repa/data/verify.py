@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from repa.data.arrays import checksum
-from repa.data.features import SCALE
+from repa.data.features import FEATURES, SCALE
 from repa.data.format import Manifest, ShardRecord, read_manifest, read_record, shard_folder
 from repa.data.prepared import array_names
 from repa.errors import RepaError
@@ -96,7 +96,7 @@ def _expected(manifest: Manifest, name: str, rows: int) -> tuple[np.dtype, tuple
     }
     for feature, record in manifest.features.items():
         tokens = record.grid_size**2
-        fixed[f"features.{feature}"] = (record.dtype, (tokens, record.dim))
-        fixed[f"features.{feature}{SCALE}"] = ("float32", (tokens,))
+        fixed[FEATURES + feature] = (record.dtype, (tokens, record.dim))
+        fixed[FEATURES + feature + SCALE] = ("float32", (tokens,))
     dtype, shape = fixed[name]
     return np.dtype(dtype), (rows, *shape)

@@ -125,11 +125,12 @@ def open_files(name: str, reader: Folder | Zip) -> Source:
         RepaError: if it cannot be read, has no file, or its `dataset.json` is broken.
     """
     names = sorted({n for n in reader.names() if is_wanted(n)})  # a zip may hold a name twice
+    images = [n for n in names if is_image_name(n)]
     # Other files, a README or a list, neither wrap nor make classes.
-    deciding = [n for n in names if is_image_name(n) or n.endswith(LABEL_FILE)]
-    if any(is_image_name(n) for n in names):
-        names = _among_images(names)
-    wrapping = common_folder(deciding or names)
+    deciding = sorted(images + [n for n in names if n.endswith(LABEL_FILE)]) or names
+    if images:
+        names = _among_images(names, images, deciding)
+    wrapping = common_folder(deciding)
     if wrapping:
         names = [n[len(wrapping) :] for n in names if n.startswith(wrapping)]
         reader = reader.below(wrapping)
@@ -181,14 +182,11 @@ def read_labels(name: str, reader: Folder | Zip) -> dict[str, int]:
     return labels
 
 
-def _among_images(names: list[str]) -> list[str]:
+def _among_images(names: list[str], images: list[str], deciding: list[str]) -> list[str]:
     """Images, label files, and what lies in folders with images: broken or misnamed ones."""
-    folders = {n.rpartition("/")[0] for n in names if is_image_name(n)} - {""}
-    return [
-        n
-        for n in names
-        if is_image_name(n) or n.endswith(LABEL_FILE) or n.rpartition("/")[0] in folders
-    ]
+    folders = {n.rpartition("/")[0] for n in images} - {""}
+    kept = set(deciding)
+    return [n for n in names if n in kept or n.rpartition("/")[0] in folders]
 
 
 def is_wanted(name: str) -> bool:
