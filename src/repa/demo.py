@@ -17,6 +17,7 @@ from tqdm import tqdm
 from repa.analysis import cknna, linear_probe
 from repa.analysis.hidden_states import pooled_hidden_states
 from repa.autoencoders import Pixels
+from repa.checkpoints import list_checkpoints, load_model
 from repa.config import DemoOptions, Precision, SamplerOptions, TrainOptions
 from repa.data import PreparedDataset
 from repa.data.format import write_atomically
@@ -32,7 +33,6 @@ from repa.evaluation.networks import create_network, extract
 from repa.report.demo_page import METRICS, write_demo_report
 from repa.sampling import generate_images, save_grid
 from repa.training import train
-from repa.training.checkpoint import list_checkpoints, load_model
 from repa.training.log import read_metrics
 
 RESOLUTION = 32

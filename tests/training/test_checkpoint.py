@@ -4,18 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from repa.checkpoints import CheckpointState, find_checkpoint, list_checkpoints, load_model
 from repa.data.format import AutoencoderRecord
 from repa.diffusion import Interpolant
 from repa.errors import RepaError
 from repa.models import create_model
-from repa.training.checkpoint import (
-    CheckpointState,
-    find_checkpoint,
-    list_checkpoints,
-    load_model,
-    restore,
-    save_checkpoint,
-)
+from repa.training.checkpoint import restore, save_checkpoint
 from repa.training.module import TrainingModule
 
 ARGUMENTS = {"input_size": 8, "in_channels": 3, "num_classes": 3}

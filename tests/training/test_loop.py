@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from repa.checkpoints import find_checkpoint
 from repa.config import TrainOptions
 from repa.errors import RepaError
 from repa.training import setup, train
-from repa.training.checkpoint import find_checkpoint
 from repa.training.log import read_metrics
 
 TARGET = "efficientnet-lite0"

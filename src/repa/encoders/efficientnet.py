@@ -12,8 +12,8 @@ from torch import Tensor
 from repa.data.packaged import packaged_files
 from repa.devices import in_slices
 from repa.encoders.base import HALF, Description, Encoder, own_grid
-from repa.encoders.weights import load_weights, read_weights
 from repa.errors import RepaError
+from repa.weights import load_weights, read_weights
 
 STRIDE = 16
 STRIDE_16_STAGE = 3  # in timm's count of feature stages

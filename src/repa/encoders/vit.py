@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from repa.encoders.base import HALF, IMAGENET_MEAN, IMAGENET_STD, Description, Encoder, own_grid
 from repa.encoders.vit_files import to_timm
-from repa.encoders.weights import load_weights, read_weights
 from repa.errors import RepaError, first_line
+from repa.weights import load_weights, read_weights
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg

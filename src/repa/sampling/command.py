@@ -7,13 +7,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from repa.autoencoders import create_autoencoder
+from repa.checkpoints import load_model
 from repa.config import SampleOptions
 from repa.devices import pick_device, pick_precision
 from repa.diffusion import Interpolant
 from repa.errors import RepaError
 from repa.randomness import Purpose, stream
 from repa.sampling import generate_images
-from repa.training.checkpoint import load_model
 
 
 def run_sample(options: SampleOptions) -> None:

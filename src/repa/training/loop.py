@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from repa.checkpoints import find_checkpoint
 from repa.config import TrainOptions
 from repa.data import open_dataset
 from repa.data.visits import ProcessBatches, Visits, visit_loader
 from repa.diffusion import Interpolant
-from repa.training.checkpoint import find_checkpoint, restore, save_checkpoint
+from repa.training.checkpoint import restore, save_checkpoint
 from repa.training.ema import EMA
 from repa.training.log import MetricsLog
 from repa.training.module import TrainingModule

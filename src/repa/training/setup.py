@@ -17,6 +17,7 @@ from accelerate.utils import ProjectConfiguration
 from torch import nn
 
 import repa
+from repa.checkpoints import CheckpointState, read_state
 from repa.config import TrainOptions
 from repa.data import ImageDataset
 from repa.devices import pick_device, pick_precision
@@ -24,7 +25,6 @@ from repa.encoders import check_encoder_names, create_encoders
 from repa.errors import RepaError
 from repa.models import SiT, create_model
 from repa.training.batches import BatchMaker
-from repa.training.checkpoint import CheckpointState, read_state
 
 
 def start(options: TrainOptions) -> Accelerator:

@@ -1,4 +1,4 @@
-"""Finding and reading encoder weights, as data."""
+"""Weight files: found, read and loaded as data, never as code."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from repa.encoders.weights import load_weights, read_weights
 from repa.errors import RepaError
+from repa.weights import load_weights, read_weights
 
 STATE = {"weight": torch.arange(6.0).view(3, 2), "bias": torch.ones(3)}
 

@@ -1,0 +1,43 @@
+"""Every option of every command, once: its type, default, bounds and meaning.
+
+A command's options are a class made of groups. The same class validates the command line and YAML
+recipes (`repa.commandline`), so a recipe is any of these names with a value. Names are those of the
+published command lines, with dashes there and underscores here.
+"""
+
+from repa.config.base import DeviceOptions, Options, Precision, RunOptions
+from repa.config.demo import DemoOptions
+from repa.config.evaluate import EvaluateOptions
+from repa.config.prepare import EncodersOptions, EncodingOptions, PrepareOptions, SourceOptions
+from repa.config.sample import SampleOptions, SamplerOptions
+from repa.config.train import (
+    AlignmentOptions,
+    ExperimentOptions,
+    ModelOptions,
+    ObjectiveOptions,
+    OptimizationOptions,
+    TrainingDataOptions,
+    TrainOptions,
+)
+
+__all__ = [
+    "AlignmentOptions",
+    "DemoOptions",
+    "DeviceOptions",
+    "EncodersOptions",
+    "EncodingOptions",
+    "EvaluateOptions",
+    "ExperimentOptions",
+    "ModelOptions",
+    "ObjectiveOptions",
+    "OptimizationOptions",
+    "Options",
+    "Precision",
+    "PrepareOptions",
+    "RunOptions",
+    "SampleOptions",
+    "SamplerOptions",
+    "SourceOptions",
+    "TrainOptions",
+    "TrainingDataOptions",
+]

@@ -1,0 +1,109 @@
+"""Options of `repa train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from repa.config.base import PRECISION, Options, Precision, Probability, RunOptions
+
+
+class ExperimentOptions(Options):
+    """Experiment"""
+
+    exp_name: str = Field(description="name of the run: its folder below the output folder")
+    output_dir: Path = Field(Path("exps"), description="folder of all runs")
+    resume: Literal["auto", "no"] = Field(
+        "auto", description="auto continues from the run's newest checkpoint, if it has one"
+    )
+    report_to: Literal["tensorboard", "wandb", "none"] = Field(
+        "tensorboard", description="where metrics go besides metrics.jsonl"
+    )
+    logging_steps: PositiveInt = Field(100, description="steps between log lines")
+    checkpointing_steps: PositiveInt = Field(50_000, description="steps between checkpoints")
+    sampling_steps: PositiveInt = Field(10_000, description="steps between preview grids")
+
+
+class TrainingDataOptions(Options):
+    """Data"""
+
+    data_dir: Path = Field(
+        description="prepared dataset (`repa prepare --dest`), or the layout of the release's"
+    )
+    resolution: PositiveInt | None = Field(
+        None, description="image side in pixels; checked against the dataset"
+    )
+    num_classes: PositiveInt | None = Field(
+        None, description="classes of the model; the dataset's by default"
+    )
+    num_workers: NonNegativeInt | None = Field(
+        None, description="reading threads; by default 4, or none when training on the CPU"
+    )
+
+
+class ModelOptions(Options):
+    """Model"""
+
+    model: str = Field(description="backbone: SiT-{Ti,S,B,L,XL}/{2,4,8}")
+    fused_attn: bool = Field(True, description="PyTorch's fused attention kernels")
+    qk_norm: bool = Field(False, description="LayerNorm on queries and keys")
+    compile: bool = Field(False, description="torch.compile; needs a C++ compiler")
+
+
+class AlignmentOptions(Options):
+    """Representation alignment"""
+
+    enc_type: str = Field(
+        "dinov2-vit-b",
+        description="target encoder, or several with commas; none trains the plain model",
+    )
+    encoder_weights: Path = Field(
+        Path("ckpts"),
+        description="file, or folder of official files, with the encoder's weights; "
+        "else downloaded",
+    )
+    encoder_depth: PositiveInt = Field(8, description="block whose output is aligned, from 1")
+    proj_coeff: NonNegativeFloat = Field(0.5, description="weight of the alignment loss")
+    projector_dim: PositiveInt = Field(2048, description="inner width of the projection heads")
+
+
+class ObjectiveOptions(Options):
+    """Objective"""
+
+    path_type: Literal["linear", "cosine"] = Field("linear", description="from data to noise")
+    prediction: Literal["v"] = Field("v", description="what the model predicts: velocity")
+    weighting: Literal["uniform", "lognormal"] = Field(
+        "uniform", description="distribution of the training times"
+    )
+    cfg_prob: Probability = Field(0.1, description="probability of dropping the label")
+
+
+class OptimizationOptions(Options):
+    """Optimization"""
+
+    max_train_steps: PositiveInt = Field(400_000, description="optimizer steps")
+    batch_size: PositiveInt = Field(256, description="over all processes")
+    gradient_accumulation_steps: PositiveInt = Field(1, description="batches a step")
+    learning_rate: PositiveFloat = Field(1e-4, description="of AdamW, constant")
+    adam_beta1: Probability = Field(0.9, description="of AdamW")
+    adam_beta2: Probability = Field(0.999, description="of AdamW")
+    adam_weight_decay: NonNegativeFloat = Field(0.0, description="of AdamW")
+    adam_epsilon: PositiveFloat = Field(1e-8, description="of AdamW")
+    max_grad_norm: PositiveFloat = Field(1.0, description="gradient norm is clipped to it")
+    ema_decay: Probability = Field(0.9999, description="of the averaged weights, every step")
+    mixed_precision: Precision = Field("auto", description=PRECISION)
+    allow_tf32: bool = Field(False, description="TF32 matrix products on CUDA")
+
+
+class TrainOptions(
+    OptimizationOptions,
+    ObjectiveOptions,
+    AlignmentOptions,
+    ModelOptions,
+    TrainingDataOptions,
+    ExperimentOptions,
+    RunOptions,
+):
+    """Train a diffusion transformer on a prepared dataset, with or without alignment."""
