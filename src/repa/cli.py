@@ -11,6 +11,7 @@ from typing import Any
 
 from repa.commandline import parse_options, run
 from repa.config import (
+    ConvertOptions,
     DemoOptions,
     EncodersOptions,
     EvaluateOptions,
@@ -57,12 +58,19 @@ def _encoders(options: EncodersOptions) -> None:
     run_encoders(options)
 
 
+def _convert(options: ConvertOptions) -> None:
+    from repa.checkpoints.convert import run_convert
+
+    run_convert(options)
+
+
 COMMANDS: dict[str, tuple[type[Options], Callable[[Any], None]]] = {
     "demo": (DemoOptions, _demo),
     "prepare": (PrepareOptions, _prepare),
     "train": (TrainOptions, _train),
     "sample": (SampleOptions, _sample),
     "evaluate": (EvaluateOptions, _evaluate),
+    "convert": (ConvertOptions, _convert),
     "encoders": (EncodersOptions, _encoders),
 }
 

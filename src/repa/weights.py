@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -13,13 +17,14 @@ from torch import Tensor
 from repa.errors import RepaError, first_line
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Any]:
     """A state dict from a .safetensors or a PyTorch file; no code in the file is run.
 
-    Its tensors may lie in the file still (memory-mapped): copy those to keep.
+    A training script's file is returned as it is: state dicts, options and numbers by name. Tensors
+    may lie in the file still (memory-mapped): copy those to keep.
 
     Raises:
-        RepaError: if there is no such file, or it is broken or holds more than tensors.
+        RepaError: if there is no such file, or it is broken or holds more than data.
     """
     if not path.is_file():
         raise RepaError(f"no weight file {path}")
@@ -40,7 +45,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except RepaError:
         raise
     except Exception as error:  # broken bytes raise almost anything
-        raise RepaError(f"cannot read weights from {path}: {first_line(error)}") from None
+        raise RepaError(f"cannot read weights from {path}: {_reason(path, error)}") from None
     if not isinstance(state, dict):
         raise RepaError(f"{path} holds a {type(state).__name__}, not a state dict")
     return state
@@ -51,6 +56,28 @@ def _is_torchscript(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Why a file was not read: what it holds besides data, or what is broken about it."""
+    if found := re.search(r"GLOBAL (\S+)", str(error)):
+        what = f"it holds {found[1]}, not only tensors and plain values"
+    elif "Unsupported operand" in str(error) and _starts_as_plain_pickle(path):
+        what = "it is a plain pickle, not a file of torch.save"
+    else:
+        return first_line(error)
+    return (
+        f"{what}; such a file can run code when it is loaded, so it was not. If you trust its "
+        'source, keep its weights alone: python -c "import torch; '
+        f"f = torch.load('{path.name}', 'cpu', weights_only=False); "
+        "torch.save(f.get('ema', f), 'weights.pt')\""
+    )
+
+
+def _starts_as_plain_pickle(path: Path) -> bool:
+    """Whether it has the header of pickle's protocols 4 and 5; torch.save writes protocol 2."""
+    with path.open("rb") as file:
+        return file.read(2) in (b"\x80\x04", b"\x80\x05")
 
 
 def load_weights(
@@ -72,3 +99,12 @@ def load_weights(
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise RepaError(f"{path} does not fit the network: {' '.join(lines[1:])[:300]}") from None
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    """16 hex digits that tell these tensors from others: the start of a SHA-256 over them."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]

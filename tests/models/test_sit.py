@@ -37,7 +37,7 @@ def test_sizes_have_the_published_parameter_counts(name: str, millions: int) -> 
 
 
 def test_every_name_makes_a_model_of_its_patch_size() -> None:
-    assert len(MODEL_NAMES) == 15
+    assert len(MODEL_NAMES) == 30
     for name in MODEL_NAMES:
         with torch.device("meta"):
             model = create_model(name, input_size=32)

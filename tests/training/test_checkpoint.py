@@ -122,6 +122,42 @@ def test_a_broken_state_file_is_a_damaged_checkpoint(saved, text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("part", ["model", "ema", "optimizer"])
+def test_a_checkpoint_without_all_parts_is_not_continued(saved, part: str) -> None:
+    run, module, ema, optimizer = saved
+    (run / "checkpoints" / "0000007" / f"{part}.safetensors").unlink()
+    message = rf"0000007 cannot be continued from: it has no {part}\.safetensors"
+    with pytest.raises(RepaError, match=message):
+        restore(find_checkpoint(run), module, ema, optimizer)
+
+
+def test_a_checkpoint_without_raw_weights_says_so(saved) -> None:
+    folder = saved[0] / "checkpoints" / "0000007"
+    (folder / "model.safetensors").unlink()
+    load_model(folder)
+    with pytest.raises(RepaError, match=r"--raw-weights: .*0000007 has only averaged weights"):
+        load_model(folder, raw_weights=True)
+
+
+def test_arguments_that_no_model_takes_are_a_damaged_checkpoint(saved) -> None:
+    file = saved[0] / "checkpoints" / "0000007" / "state.json"
+    content = json.loads(file.read_text())
+    content["model_arguments"]["wings"] = 2
+    file.write_text(json.dumps(content))
+    with pytest.raises(RepaError, match=r"damaged checkpoint .*wings"):
+        load_model(saved[0])
+
+
+def test_the_model_asked_for_is_checked(saved) -> None:
+    assert load_model(saved[0], model="SiT-Ti/4")[1].step == 7
+    with pytest.raises(RepaError, match=r"--model SiT-Ti/2: .* holds SiT-Ti/4"):
+        load_model(saved[0], model="SiT-Ti/2")
+
+
+def test_a_name_of_the_published_command_lines_finds_the_folder(saved) -> None:
+    assert load_model(saved[0] / "checkpoints" / "0000007.pt")[1].step == 7
+
+
 def test_weights_of_another_shape_do_not_fit(saved) -> None:
     run = saved[0]
     file = run / "checkpoints" / "0000007" / "state.json"

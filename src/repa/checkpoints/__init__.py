@@ -1,6 +1,18 @@
 """Trained models on disk: our checkpoint folders, and the files of others."""
 
+from repa.checkpoints.checkpoint import RELEASED_NAME, locate
 from repa.checkpoints.folder import CheckpointState, find_checkpoint, list_checkpoints, read_state
 from repa.checkpoints.load import load_model
+from repa.checkpoints.translate import continue_released, import_released
 
-__all__ = ["CheckpointState", "find_checkpoint", "list_checkpoints", "load_model", "read_state"]
+__all__ = [
+    "RELEASED_NAME",
+    "CheckpointState",
+    "continue_released",
+    "find_checkpoint",
+    "import_released",
+    "list_checkpoints",
+    "load_model",
+    "locate",
+    "read_state",
+]

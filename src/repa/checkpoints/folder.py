@@ -6,23 +6,34 @@
          optimizer.safetensors  AdamW's moments, by parameter name
          state.json             step, architecture, autoencoder, options, loss scale, versions
 
+Training writes all of these. What was converted from another format (`repa.checkpoints.released`)
+lacks what that did not hold, and may have two more:
+
+         ema_heads.safetensors  the heads' average, which the release keeps
+         released.json          what its file said that has no place above
+
 No pickle is written or read. Random state needs no place here: see `repa.randomness`.
 """
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from repa.data.format import AutoencoderRecord
+from repa.data.format import AutoencoderRecord, write_atomically
 from repa.errors import RepaError
 
 STATE = "state.json"
+RELEASED = "released.json"
+PARTS = ("model", "ema", "heads", "ema_heads", "optimizer")
+Parts = Mapping[str, Mapping[str, Tensor]]
 
 
 class CheckpointState(BaseModel):
@@ -39,6 +50,50 @@ class CheckpointState(BaseModel):
     options: dict[str, Any]
     scaler: dict[str, Any] | None
     versions: dict[str, str]
+
+
+class ReleasedRecord(BaseModel):
+    """What `released.json` says: enough to write the file again as it was.
+
+    Attributes:
+        bare: it was a state dict alone, as the published checkpoint.
+        args: the options it was trained with.
+        param_groups: of its optimizer.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    bare: bool = False
+    args: dict[str, Any] | None = None
+    param_groups: list[dict[str, Any]] | None = None
+
+
+class FolderParts(Mapping[str, dict[str, Tensor]]):
+    """The tensors in a checkpoint's folder by part, each file read when it is asked for.
+
+    Args:
+        folder: the checkpoint.
+        files: {part: name of its file}, for those that may be there.
+    """
+
+    def __init__(self, folder: Path, files: Mapping[str, str]):
+        self._paths = {
+            part: folder / file for part, file in files.items() if (folder / file).exists()
+        }
+
+    def __getitem__(self, part: str) -> dict[str, Tensor]:
+        return _read_file(self._paths[part])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+
+def folder_parts(folder: Path) -> FolderParts:
+    """What a checkpoint's folder holds."""
+    return FolderParts(folder, {part: f"{part}.safetensors" for part in PARTS})
 
 
 def find_checkpoint(path: Path) -> Path | None:
@@ -60,14 +115,59 @@ def read_state(folder: Path) -> CheckpointState:
     Raises:
         RepaError: if it cannot be read or is not of this form.
     """
-    try:
-        return CheckpointState.model_validate_json((folder / STATE).read_bytes())
-    except OSError as error:
-        raise RepaError(f"damaged checkpoint {folder}: {error}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise RepaError(f"damaged checkpoint {folder}: {STATE}: {where}: {first['msg']}") from None
+    return parse_state(_read_text(folder, STATE), f"{folder}: {STATE}")
+
+
+def parse_state(text: str | bytes, where: str) -> CheckpointState:
+    """A state from JSON.
+
+    Raises:
+        RepaError: if it is not of this form.
+    """
+    return _parse(CheckpointState, text, where)
+
+
+def read_released_record(folder: Path) -> ReleasedRecord | None:
+    """The checkpoint's `released.json`, if it has one.
+
+    Raises:
+        RepaError: if it cannot be read or is not of this form.
+    """
+    if not (folder / RELEASED).exists():
+        return None
+    return _parse(ReleasedRecord, _read_text(folder, RELEASED), f"{folder}: {RELEASED}")
+
+
+def write_folder(
+    folder: Path, state: CheckpointState, parts: Parts, released: ReleasedRecord | None = None
+) -> None:
+    """Writes a checkpoint beside its place, then renames it: it is whole or not there."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for part, tensors in parts.items():
+        if tensors:
+            write_tensors(partial / f"{part}.safetensors", tensors)
+    if released is not None:
+        write_atomically(partial / RELEASED, released.model_dump_json(indent=1).encode() + b"\n")
+    write_state(partial, state)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes one safetensors file."""
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
+
+
+def write_state(folder: Path, state: CheckpointState) -> None:
+    """Writes `state.json`, after the tensors, and gives them its permissions.
+
+    safetensors makes its files private, but others in a group may use a checkpoint.
+    """
+    write_atomically(folder / STATE, state.model_dump_json(indent=1).encode() + b"\n")
+    for path in folder.glob("*.safetensors"):
+        shutil.copymode(folder / STATE, path)
 
 
 def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
@@ -76,11 +176,7 @@ def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
     Raises:
         RepaError: if it is missing or broken.
     """
-    path = folder / f"{name}.safetensors"
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise RepaError(f"damaged checkpoint: {path}: {error}") from None
+    return _read_file(folder / f"{name}.safetensors")
 
 
 def load_into(module: nn.Module, folder: Path, name: str) -> None:
@@ -94,3 +190,26 @@ def load_into(module: nn.Module, folder: Path, name: str) -> None:
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:300]
         raise RepaError(f"{folder / name}.safetensors does not fit: {detail}") from None
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RepaError(f"damaged checkpoint: {path}: {error}") from None
+
+
+def _read_text(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise RepaError(f"damaged checkpoint {folder}: {error}") from None
+
+
+def _parse(model: type[Any], text: str | bytes, where: str) -> Any:
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise RepaError(f"damaged checkpoint {where}: {place}: {first['msg']}") from None

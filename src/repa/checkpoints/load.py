@@ -1,28 +1,42 @@
-"""From a checkpoint to its backbone."""
+"""From a checkpoint of any format to its backbone."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from repa.checkpoints.folder import CheckpointState, find_checkpoint, load_into, read_state
+from repa.checkpoints.checkpoint import open_checkpoint
+from repa.checkpoints.folder import CheckpointState
 from repa.errors import RepaError
-from repa.models import SiT, create_model
+from repa.models import Transformer, create_model
+from repa.weights import load_weights
 
 
-def load_model(path: Path, raw_weights: bool = False) -> tuple[SiT, CheckpointState]:
+def load_model(
+    path: Path,
+    raw_weights: bool = False,
+    encoder_depth: int | None = None,
+    model: str | None = None,
+) -> tuple[Transformer, CheckpointState]:
     """The backbone of a checkpoint, in evaluation mode on the CPU.
 
     Args:
-        path: a run's folder or a checkpoint's.
+        path: a run's folder (its newest checkpoint), a checkpoint's folder, a folder of
+            `from_pretrained`, or a file: the release's training checkpoint or its published state
+            dict, SiT's or DiT's, or any of these as .safetensors. A checkpoint is found with and
+            without the ending .pt, whichever way it was written.
         raw_weights: the trained weights instead of their average.
+        encoder_depth: depth after which the blocks of an early released file are counted anew;
+            only for a file that does not say it.
+        model: name of the backbone, checked against the file; it tells SiT's own files from DiT's.
 
     Raises:
-        RepaError: if there is no checkpoint or it is damaged.
+        RepaError: if there is no checkpoint, or it is damaged, unsafe, or not what was asked for.
     """
-    folder = find_checkpoint(path)
-    if folder is None:
-        raise RepaError(f"no checkpoint in {path} (--ckpt takes a run's folder or a checkpoint)")
-    state = read_state(folder)
-    model = create_model(state.model, **state.model_arguments)
-    load_into(model, folder, "model" if raw_weights else "ema")
-    return model.eval(), state
+    checkpoint = open_checkpoint(path, encoder_depth, model, with_optimizer=False)
+    state = checkpoint.state
+    try:
+        network = create_model(state.model, **state.model_arguments)
+    except TypeError as error:
+        raise RepaError(f"damaged checkpoint {checkpoint.path}: {error}") from None
+    load_weights(network, checkpoint.weights(raw_weights), checkpoint.path)
+    return network.eval(), state

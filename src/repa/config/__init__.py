@@ -6,10 +6,11 @@ published command lines, with dashes there and underscores here.
 """
 
 from repa.config.base import DeviceOptions, Options, Precision, RunOptions
+from repa.config.convert import ConvertOptions
 from repa.config.demo import DemoOptions
 from repa.config.evaluate import EvaluateOptions
 from repa.config.prepare import EncodersOptions, EncodingOptions, PrepareOptions, SourceOptions
-from repa.config.sample import SampleOptions, SamplerOptions
+from repa.config.sample import DrawOptions, GenerateOptions, SampleOptions, SamplerOptions
 from repa.config.train import (
     AlignmentOptions,
     ExperimentOptions,
@@ -22,12 +23,15 @@ from repa.config.train import (
 
 __all__ = [
     "AlignmentOptions",
+    "ConvertOptions",
     "DemoOptions",
     "DeviceOptions",
+    "DrawOptions",
     "EncodersOptions",
     "EncodingOptions",
     "EvaluateOptions",
     "ExperimentOptions",
+    "GenerateOptions",
     "ModelOptions",
     "ObjectiveOptions",
     "OptimizationOptions",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from repa.weights import fingerprint
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
@@ -82,12 +83,8 @@ class Encoder(nn.Module):
 
         Position embeddings are left out: resampling rounds them differently between machines.
         """
-        digest = hashlib.sha256()
-        for name, value in sorted(self.network.state_dict().items()):
-            if name != "pos_embed":
-                digest.update(name.encode())
-                digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()[:16]
+        weights = self.network.state_dict()
+        return fingerprint({k: v for k, v in weights.items() if k != "pos_embed"})
 
 
 @dataclass(frozen=True)

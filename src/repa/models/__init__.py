@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from repa.errors import RepaError
-from repa.models.sit import SIT_SIZES, SiT
+from repa.models.dit import DiT
+from repa.models.sit import SiT
+from repa.models.transformer import SIZES, Transformer
 
 PATCH_SIZES = (2, 4, 8)
 
 # family: (class, sizes). A new backbone is one file and one line here.
-FAMILIES = {"SiT": (SiT, SIT_SIZES)}
+FAMILIES: dict[str, tuple[type[Transformer], dict[str, tuple[int, int, int]]]] = {
+    "SiT": (SiT, SIZES),
+    "DiT": (DiT, SIZES),
+}
 
 MODEL_NAMES = tuple(
     f"{family}-{size}/{patch}"
@@ -20,7 +25,7 @@ MODEL_NAMES = tuple(
 )
 
 
-def create_model(name: str, **arguments: Any) -> SiT:
+def create_model(name: str, **arguments: Any) -> Transformer:
     """The backbone called `name`, such as "SiT-XL/2", with random weights.
 
     Args:
@@ -45,4 +50,4 @@ def create_model(name: str, **arguments: Any) -> SiT:
     )
 
 
-__all__ = ["MODEL_NAMES", "SiT", "create_model"]
+__all__ = ["FAMILIES", "MODEL_NAMES", "DiT", "SiT", "Transformer", "create_model"]

@@ -34,8 +34,7 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(num_frequencies, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
         )
-        half = num_frequencies // 2
-        frequencies = torch.exp(-math.log(max_period) * torch.arange(half).float() / half)
+        frequencies = time_frequencies(num_frequencies // 2, max_period)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, t: Tensor) -> Tensor:
@@ -43,6 +42,11 @@ class TimestepEmbedder(nn.Module):
         features = torch.cat([angles.cos(), angles.sin()], dim=-1)
         dtype = next(self.mlp.parameters()).dtype
         return self.mlp(features.to(dtype))  # (N, D)
+
+
+def time_frequencies(count: int, max_period: float = 10_000) -> Tensor:
+    """Angular frequencies (count,) of the time's features, from 1 down to 1 / max_period."""
+    return torch.exp(-math.log(max_period) * torch.arange(count).float() / count)
 
 
 class LabelEmbedder(nn.Module):

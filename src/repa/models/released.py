@@ -1,4 +1,4 @@
-"""The release's state dicts, translated to ours.
+"""The release's state dicts, translated to ours and back.
 
 The release keeps projection heads inside the model (`projectors.i.*`) and stores the fixed position
 embedding with the weights. Older files name the blocks after `encoder_depth` `decoder_blocks.i`.
@@ -7,6 +7,7 @@ embedding with the weights. Older files name the blocks after `encoder_depth` `d
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from torch import Tensor
 
@@ -29,15 +30,46 @@ def split_released_state_dict(
     Raises:
         ValueError: if the file has legacy names and no `encoder_depth` was given.
     """
-    model, heads = {}, {}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "heads": {}}
     for key, tensor in state.items():
-        if key.startswith(HEADS_PREFIX):
-            heads[key.removeprefix(HEADS_PREFIX)] = tensor
-        elif key.startswith(LEGACY_PREFIX):
-            if encoder_depth is None:
-                raise ValueError(f"legacy key {key!r}: encoder_depth is needed to place it")
-            index, _, rest = key.removeprefix(LEGACY_PREFIX).partition(".")
-            model[f"blocks.{encoder_depth + int(index)}.{rest}"] = tensor
-        else:
-            model[key] = tensor
-    return model, heads
+        part, name = split_released_name(key, encoder_depth)
+        parts[part][name] = tensor
+    return parts["model"], parts["heads"]
+
+
+def split_released_name(
+    key: str, encoder_depth: int | None = None
+) -> tuple[Literal["model", "heads"], str]:
+    """One of the release's names: which part it belongs to, and its name there.
+
+    Raises:
+        ValueError: if it is a legacy name and no `encoder_depth` was given.
+    """
+    if key.startswith(HEADS_PREFIX):
+        return "heads", key.removeprefix(HEADS_PREFIX)
+    if not key.startswith(LEGACY_PREFIX):
+        return "model", key
+    if encoder_depth is None:
+        raise ValueError(f"legacy key {key!r}: encoder_depth is needed to place it")
+    index, _, rest = key.removeprefix(LEGACY_PREFIX).partition(".")
+    return "model", f"blocks.{encoder_depth + int(index)}.{rest}"
+
+
+def join_released_state_dict(
+    model: Mapping[str, Tensor], heads: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The inverse, in the order of the release's modules, in which its optimizer counts them.
+
+    Args:
+        model: in the order of the backbone's own state dict.
+        heads: in any order.
+    """
+    final = {key: tensor for key, tensor in model.items() if key.startswith("final_layer.")}
+    body = {key: tensor for key, tensor in model.items() if key not in final}
+    inner = {HEADS_PREFIX + key: heads[key] for key in sorted(heads, key=_place_in_heads)}
+    return body | inner | final
+
+
+def _place_in_heads(name: str) -> tuple[list[int], bool]:
+    """Of "HEAD.LAYER.weight" or "HEAD.LAYER.bias": by number, each weight before its bias."""
+    return [int(part) for part in name.split(".") if part.isdigit()], name.endswith("bias")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from repa.checkpoints.folder import STATE, CheckpointState, load_into, read_tensors
-from repa.data.format import write_atomically
+from repa.checkpoints.folder import (
+    CheckpointState,
+    folder_parts,
+    load_into,
+    read_tensors,
+    write_folder,
+)
 from repa.errors import RepaError
 from repa.training.module import TrainingModule
 
@@ -23,22 +26,13 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """Writes a checkpoint beside its place, then renames it: it is whole or not there."""
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    tensors = {
+    parts = {
         "model": module.model.state_dict(),
         "ema": ema.state_dict(),
         "heads": module.heads.state_dict(),
         "optimizer": _flatten(optimizer, _parameter_names(module)),
     }
-    for name, state_dict in tensors.items():
-        if state_dict:
-            contiguous = {key: tensor.contiguous() for key, tensor in state_dict.items()}
-            save_file(contiguous, partial / f"{name}.safetensors")
-    write_atomically(partial / STATE, state.model_dump_json(indent=1).encode() + b"\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    write_folder(folder, state, parts)
 
 
 def restore(
@@ -49,6 +43,12 @@ def restore(
     Raises:
         RepaError: if a file is missing or broken, or does not fit.
     """
+    needed = ("model", "ema", "optimizer")
+    lacking = [part for part in needed if part not in folder_parts(folder)]
+    if lacking:
+        raise RepaError(
+            f"{folder} cannot be continued from: it has no {', no '.join(lacking)}.safetensors"
+        )
     load_into(module.model, folder, "model")
     load_into(ema, folder, "ema")
     if module.heads:

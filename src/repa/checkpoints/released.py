@@ -1,0 +1,181 @@
+"""Files of the REPA release, and of SiT and DiT, to our parts and back.
+
+A training checkpoint of the release is `{model, ema, opt, args, steps}`; its published checkpoint
+is the averaged state dict alone. SiT's and DiT's files have the same two forms, without `steps`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repa.checkpoints.architecture import infer_architecture
+from repa.checkpoints.families import is_own_sit, pick_family
+from repa.checkpoints.folder import CheckpointState, Parts, ReleasedRecord, parse_state
+from repa.checkpoints.foreign import infer_state
+from repa.checkpoints.optimizer import optimizer_from_released, optimizer_to_released
+from repa.checkpoints.own_sit import own_sit_path, translate_own_sit
+from repa.errors import RepaError
+from repa.models import create_model
+from repa.models.released import join_released_state_dict, split_released_state_dict
+from repa.weights import read_weights
+
+OURS = "repa"  # what `released_content` adds to the release's entries, to come back without loss
+Opened = tuple[CheckpointState, Parts, ReleasedRecord | None]
+
+
+def open_released(
+    path: Path,
+    encoder_depth: int | None = None,
+    model: str | None = None,
+    with_optimizer: bool = True,
+) -> Opened:
+    """What a file holds: state, parts, and what else it says.
+
+    Args:
+        path: the file.
+        encoder_depth: for legacy names, if the file's options do not say it.
+        model: the backbone's name, checked against the file.
+        with_optimizer: its state, too; without, it may be anything.
+
+    Raises:
+        RepaError: if the file is unsafe, broken, of something else, or needs an argument.
+    """
+    content = read_weights(path)
+    args = _plain_arguments(content.get("args"))
+    depth = args.get("encoder_depth", encoder_depth)
+    bare = not any(isinstance(content.get(key), Mapping) for key in ("model", "ema"))
+    parts: dict[str, dict[str, Tensor]] = {}
+    for part, heads in (("model", "heads"), ("ema", "ema_heads")):
+        state_dict = content.get(part) if not bare else content if part == "ema" else None
+        if state_dict is not None:
+            parts[part], parts[heads] = _split(state_dict, depth, path)
+    if with_optimizer and "model" in parts and content.get("opt") is not None:
+        names = list(content["model"])
+        parts["optimizer"] = optimizer_from_released(content["opt"], names, depth, path)
+    if OURS in content:
+        opened = _opened_ours(content[OURS], parts, path)
+        if model not in (None, opened[0].model):
+            raise RepaError(f"--model {model}: {path} holds {opened[0].model}")
+        return opened
+
+    architecture = infer_architecture(parts["ema" if "ema" in parts else "model"], path)
+    family = pick_family(architecture, args, path, model)
+    name = architecture.name(family, path)
+    if model not in (None, name):
+        raise RepaError(f"--model {model}: {path} holds {name}")
+    record: ReleasedRecord | None = ReleasedRecord(bare=bare, args=args or None)
+    if family == "SiT" and is_own_sit(architecture, args):
+        args["path_type"] = own_sit_path(args, path)
+        for part in parts.keys() & {"model", "ema"}:
+            channels, patch_size = architecture.in_channels, architecture.patch_size
+            parts[part] = translate_own_sit(parts[part], channels, patch_size)
+        parts.pop("optimizer", None)  # its moments are of the weights as they were
+        record = None  # what would be written again is the translated model
+    elif "optimizer" in parts and record is not None:
+        groups = content["opt"]["param_groups"]
+        record.param_groups = [{k: v for k, v in g.items() if k != "params"} for g in groups]
+    if _are_equal(parts.get("heads"), parts.get("ema_heads")):
+        del parts["ema_heads"]
+    state = infer_state(architecture, name, args, _step(content, path), path)
+    if depth is not None:
+        state.options["encoder_depth"] = depth
+    return state, _present(parts), record
+
+
+def released_content(
+    state: CheckpointState, parts: Parts, record: ReleasedRecord | None
+) -> dict[str, Any]:
+    """What the release would have saved: with modern names, and options as a dict.
+
+    What came as a state dict alone becomes one again. Heads that have no average stand for it.
+    """
+    with torch.device("meta"):
+        order = list(create_model(state.model, **state.model_arguments).state_dict())
+    heads = dict(parts.get("heads", {}))
+    ema_heads = dict(parts["ema_heads"]) if "ema_heads" in parts else heads
+    content: dict[str, Any] = {}
+    for part, its_heads in (("model", heads), ("ema", ema_heads)):
+        if part in parts:
+            tensors = parts[part]
+            body = {key: tensors[key] for key in order}
+            content[part] = join_released_state_dict(body, its_heads)
+    if record is not None and record.bare:
+        return content["ema"]
+    if "optimizer" in parts:
+        groups = None if record is None else record.param_groups
+        content["opt"] = optimizer_to_released(
+            parts["optimizer"], list(content["model"]), groups, state.options
+        )
+    if record is None:
+        content["args"] = state.options
+        content[OURS] = {"state": state.model_dump_json(), "ema_heads": "ema_heads" in parts}
+    elif record.args is not None:
+        content["args"] = record.args
+    return {**content, "steps": state.step}
+
+
+def _plain_arguments(args: Any) -> dict[str, Any]:
+    """A script's options as JSON has them; {} where there are none."""
+    if isinstance(args, argparse.Namespace):
+        args = vars(args)
+    return _plain(args) if isinstance(args, dict) else {}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
+
+
+def _split(
+    state: Any, depth: int | None, path: Path
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    for key, value in state.items():
+        if not (isinstance(key, str) and isinstance(value, Tensor)):
+            kind = type(value).__name__
+            raise RepaError(f"{path} is no SiT or DiT: {key!r} is a {kind}, not a tensor")
+    try:
+        return split_released_state_dict(state, depth)
+    except ValueError:
+        raise RepaError(
+            f"{path} has early names (decoder_blocks.i) and does not say from which block on: "
+            "give --encoder-depth, as it was trained (8 by default)"
+        ) from None
+
+
+def _opened_ours(ours: Any, parts: dict[str, dict[str, Tensor]], path: Path) -> Opened:
+    """What `released_content` was given."""
+    try:
+        text, has_ema_heads = str(ours["state"]), bool(ours["ema_heads"])
+    except (KeyError, TypeError):
+        raise RepaError(f"damaged checkpoint {path}: its {OURS!r} entry is not ours") from None
+    if not has_ema_heads:
+        heads = parts.pop("ema_heads", {})
+        parts.setdefault("heads", heads)
+    return parse_state(text, str(path)), _present(parts), None
+
+
+def _step(content: Mapping[str, Any], path: Path) -> int:
+    """As the release says it; SiT and DiT say it in the file's name only."""
+    step = content.get("steps")
+    if step is None and "args" in content and path.stem.isdigit():
+        return int(path.stem)
+    return step if isinstance(step, int) and step >= 0 else 0
+
+
+def _present(parts: Parts) -> Parts:
+    return {part: tensors for part, tensors in parts.items() if tensors}
+
+
+def _are_equal(one: Mapping[str, Tensor] | None, other: Mapping[str, Tensor] | None) -> bool:
+    if not one or not other or one.keys() != other.keys():
+        return False
+    return all(torch.equal(tensor, other[key]) for key, tensor in one.items())

@@ -1,0 +1,245 @@
+"""Files of the release: training checkpoints, state dicts, early names."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from checkpoints.files import (
+    ARGS,
+    DEPTH,
+    NAME,
+    assert_same,
+    legacy_names,
+    random_model,
+    released_model,
+    save,
+    training_checkpoint,
+)
+from repa.checkpoints import import_released, load_model
+from repa.checkpoints.checkpoint import locate, open_checkpoint
+from repa.errors import RepaError
+from repa.models import SiT
+
+
+def assert_weights(model: torch.nn.Module, seed: int) -> None:
+    assert not model.training
+    expected = random_model(seed=seed).state_dict()
+    assert_same(dict(model.state_dict()), dict(expected))
+
+
+def test_a_training_checkpoint_gives_averaged_or_raw_weights(content, released) -> None:
+    model, state = load_model(released)
+    assert_weights(model, seed=1)
+    assert (state.step, state.model, state.resolution) == (7, NAME, 64)
+    assert state.autoencoder.name == "sd-vae-ft-mse"
+    assert state.autoencoder.scale == 0.18215
+    assert state.autoencoder.latent_shape == (4, 8, 8)
+    assert state.options == ARGS
+    assert state.model_arguments == {
+        "input_size": 8,
+        "in_channels": 4,
+        "num_classes": 3,
+        "class_dropout_prob": 0.1,
+        "qk_norm": False,
+        "fused_attn": True,
+    }
+    raw, _ = load_model(released, raw_weights=True)
+    assert torch.equal(raw.final_layer.linear.weight, content["model"]["final_layer.linear.weight"])
+
+
+@pytest.mark.parametrize("name", ["last.pt", "last.pth", "last.safetensors"])
+def test_a_bare_state_dict(tmp_path: Path, name: str) -> None:
+    state_dict = {k: v.clone() for k, v in released_model(3).state_dict().items()}
+    path = tmp_path / name
+    (save_file if path.suffix == ".safetensors" else torch.save)(state_dict, path)
+    model, state = load_model(path)
+    assert_weights(model, seed=3)
+    assert (state.step, state.model, state.options) == (0, NAME, {"path_type": "linear"})
+    with pytest.raises(RepaError, match=r"--raw-weights: .*last.* has only averaged weights"):
+        load_model(path, raw_weights=True)
+
+
+def test_pixels_other_sizes_and_normalized_queries_are_told_from_the_tensors(tmp_path) -> None:
+    arguments = {"input_size": 32, "in_channels": 3, "num_classes": 9, "qk_norm": True}
+    model = random_model("SiT-Ti/8", 4, **arguments)
+    loaded, state = load_model(save(model.state_dict(), tmp_path / "a.pt"))
+    assert_same(dict(loaded.state_dict()), dict(model.state_dict()))
+    assert (state.model, state.resolution, state.autoencoder.name) == ("SiT-Ti/8", 32, "pixel")
+    x = torch.randn(2, 3, 32, 32)
+    inputs = (x, torch.rand(2), torch.tensor([0, 8]))
+    assert torch.equal(loaded(*inputs), model(*inputs))
+
+
+def test_without_a_null_class(tmp_path: Path) -> None:
+    model = random_model(class_dropout_prob=0.0)
+    content = {"ema": model.state_dict(), "args": {"num_classes": 3}}
+    loaded, _ = load_model(save(content, tmp_path / "a.pt"))
+    assert (loaded.num_classes, loaded.class_dropout_prob) == (3, 0.0)
+
+
+def test_early_training_that_dropped_labels_twice(tmp_path: Path) -> None:
+    args = ARGS | {"legacy": True, "cfg_prob": 0.2}
+    _, state = load_model(
+        save({"ema": released_model().state_dict(), "args": args}, tmp_path / "a.pt")
+    )
+    assert state.model_arguments["class_dropout_prob"] == pytest.approx(0.28)
+
+
+class TestEarlyNames:
+    def test_the_files_options_say_the_depth(self, tmp_path: Path) -> None:
+        content = {"ema": legacy_names(released_model(3).state_dict()), "args": ARGS}
+        model, _ = load_model(save(content, tmp_path / "a.pt"))
+        assert_weights(model, seed=3)
+
+    def test_else_the_argument(self, tmp_path: Path) -> None:
+        path = save(legacy_names(released_model(3).state_dict()), tmp_path / "a.pt")
+        model, state = load_model(path, encoder_depth=DEPTH)
+        assert_weights(model, seed=3)
+        assert state.options["encoder_depth"] == DEPTH
+
+    def test_else_an_error(self, tmp_path: Path) -> None:
+        path = save(legacy_names(released_model().state_dict()), tmp_path / "a.pt")
+        with pytest.raises(RepaError, match=r"a.pt has early names .*give --encoder-depth"):
+            load_model(path)
+
+    def test_their_optimizer_counts_in_the_files_order(self, tmp_path: Path, content) -> None:
+        # Early files list the later blocks after the heads.
+        names = list(legacy_names(content["model"]))
+        later = [n for n in names if n.startswith("decoder_blocks.")]
+        order = [n for n in names if n not in later]
+        order[order.index("final_layer.linear.weight") : 0] = later
+        modern = list(content["model"])
+        place = {legacy: modern.index(m) for m, legacy in zip(modern, names, strict=True)}
+        old_state = content["opt"]["state"]
+        legacy = {
+            "model": {n: legacy_names(content["model"])[n] for n in order},
+            "ema": legacy_names(content["ema"]),
+            "opt": {
+                "state": {
+                    i: old_state[place[n]] for i, n in enumerate(order) if place[n] in old_state
+                },
+                "param_groups": content["opt"]["param_groups"],
+            },
+            "args": ARGS,
+            "steps": 7,
+        }
+        path, modern_path = save(legacy, tmp_path / "a.pt"), save(content, tmp_path / "b.pt")
+        optimizers = [open_checkpoint(p).parts["optimizer"] for p in (path, modern_path)]
+        one, other = (dict(sorted(o.items())) for o in optimizers)
+        assert_same(one, other)
+
+
+class TestPlaces:
+    def test_with_and_without_the_ending(self, tmp_path: Path, released: Path) -> None:
+        run = tmp_path / "checkpoints"
+        run.mkdir()
+        (run / "0000007.pt").symlink_to(released)
+        assert load_model(run / "0000007")[1].step == 7
+        with pytest.raises(RepaError, match=r"no checkpoint in .*0000008"):
+            load_model(run / "0000008.pt")
+
+    def test_a_run_of_the_release_has_a_newest_one(self, tmp_path: Path) -> None:
+        for step in (2, 10):
+            content = {"ema": released_model().state_dict(), "steps": step}
+            save(content, tmp_path / "checkpoints" / f"{step}.pt")
+        (tmp_path / "checkpoints" / "notes.pt").write_text("")
+        assert load_model(tmp_path)[1].step == 10
+
+    def test_of_one_step_our_folder_goes_first(self, tmp_path: Path) -> None:
+        file = save({"ema": released_model().state_dict()}, tmp_path / "checkpoints" / "10.pt")
+        folder = import_released(file, file.with_suffix(""))
+        assert locate(tmp_path) == folder
+        file.rename(file.with_name("11.pt"))
+        assert locate(tmp_path) == file.with_name("11.pt")
+
+    def test_nothing_there(self, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        for path in (tmp_path / "empty", tmp_path / "nowhere", tmp_path / "nowhere.pt"):
+            with pytest.raises(RepaError, match=f"no checkpoint in {path} .--ckpt takes a run"):
+                load_model(path)
+
+
+class TestRefused:
+    def test_another_model_than_asked_for(self, released: Path) -> None:
+        with pytest.raises(RepaError, match=r"--model SiT-B/2: .*0000007.pt holds SiT-Ti/4"):
+            load_model(released, model="SiT-B/2")
+        with pytest.raises(RepaError, match=r"--model DiT-Ti/4: .* was trained as SiT-Ti/4"):
+            load_model(released, model="DiT-Ti/4")
+        with pytest.raises(RepaError, match=r"unknown model 'SiT-Z/9'"):
+            load_model(released, model="SiT-Z/9")
+        assert load_model(released, model="SiT-Ti/4")[1].model == NAME
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ({"weight": torch.ones(2)}, r"is no SiT or DiT: it has no x_embedder.proj.weight"),
+            ({"ema": {"w": 3}}, r"is no SiT or DiT: 'w' is a int, not a tensor"),
+            ({3: torch.ones(2)}, r"is no SiT or DiT: 3 is a Tensor"),
+            ({}, r"is no SiT or DiT: it has no x_embedder"),
+        ],
+    )
+    def test_something_else(self, tmp_path: Path, content: dict, message: str) -> None:
+        with pytest.raises(RepaError, match=message):
+            load_model(save(content, tmp_path / "a.pt"))
+
+    def test_a_size_without_a_name(self, tmp_path: Path) -> None:
+        state = released_model().state_dict()
+        del_last = {k: v for k, v in state.items() if not k.startswith("blocks.5.")}
+        message = (
+            r"a.pt: 5 blocks of width 192 with patches of 4 are no SiT with a name.*Ti 6 x 192"
+        )
+        with pytest.raises(RepaError, match=message):
+            load_model(save(del_last, tmp_path / "a.pt"))
+
+    def test_a_named_size_with_other_heads(self, tmp_path: Path) -> None:
+        sizes = {"patch_size": 4, "depth": 6, "hidden_size": 192, "num_classes": 3}
+        state = SiT(input_size=8, num_heads=6, qk_norm=True, **sizes).state_dict()
+        with pytest.raises(RepaError, match=r"6 blocks of width 192 .* are no SiT with a name"):
+            load_model(save(state, tmp_path / "a.pt"))
+
+    def test_channels_of_no_autoencoder(self, tmp_path: Path) -> None:
+        state = random_model(in_channels=5).state_dict()
+        with pytest.raises(RepaError, match=r"a.pt: 5 channels are neither SD-VAE's"):
+            load_model(save(state, tmp_path / "a.pt"))
+
+    def test_a_missing_tensor(self, tmp_path: Path) -> None:
+        state = released_model().state_dict()
+        del state["blocks.3.attn.proj.bias"]
+        with pytest.raises(RepaError, match=r"a.pt does not fit.*blocks.3.attn.proj.bias"):
+            load_model(save(state, tmp_path / "a.pt"))
+
+    @pytest.mark.parametrize(
+        ("opt", "message"),
+        [
+            ({"state": {}, "param_groups": [{"params": [0, 1]}]}, "counts 2 parameters, its model"),
+            ({"state": {}, "param_groups": []}, "not the state of one AdamW"),
+            ({}, "not the state of one AdamW"),
+        ],
+    )
+    def test_another_optimizer(self, tmp_path: Path, opt: dict, message: str) -> None:
+        content = {"model": released_model().state_dict(), "opt": opt, "args": ARGS}
+        file = save(content, tmp_path / "a.pt")
+        with pytest.raises(RepaError, match=message):
+            import_released(file, tmp_path / "ours")
+        load_model(file, raw_weights=True)  # whoever samples does not need it
+
+    def test_only_raw_weights(self, tmp_path: Path, content: dict) -> None:
+        path = save({"model": content["model"], "args": ARGS}, tmp_path / "a.pt")
+        with pytest.raises(RepaError, match=r"no averaged weights \(--raw-weights takes"):
+            load_model(path)
+        load_model(path, raw_weights=True)
+
+
+def test_options_of_any_plain_type(tmp_path: Path) -> None:
+    args = argparse.Namespace(
+        model=NAME, betas=(0.9, 0.99), deep={"a": [1, None]}, dtype=torch.half
+    )
+    content = training_checkpoint(opt=None, args=args)
+    options = load_model(save(content, tmp_path / "a.pt"))[1].options
+    assert options["betas"] == [0.9, 0.99]
+    assert options["deep"] == {"a": [1, None]}
+    assert options["dtype"] == "torch.float16"
+    assert options["path_type"] == "linear"
