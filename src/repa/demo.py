@@ -27,9 +27,11 @@ from repa.data.sources import open_source
 from repa.devices import pick_device, pick_precision
 from repa.diffusion import Interpolant
 from repa.encoders import create_encoder
-from repa.evaluation.evaluate import compare
+from repa.evaluation.compare import compare
+from repa.evaluation.extract import extract
 from repa.evaluation.images import ImageSet
-from repa.evaluation.networks import create_network, extract
+from repa.evaluation.networks import create_network
+from repa.evaluation.statistics import Reference
 from repa.report.demo_page import METRICS, write_demo_report
 from repa.sampling import generate_images, save_grid
 from repa.training import train
@@ -37,6 +39,7 @@ from repa.training.log import read_metrics
 
 RESOLUTION = 32
 TARGET, JUDGE = "efficientnet-lite0", "efficientnet-lite2"  # aligned to one, judged by another
+JUDGED = ("frechet_distance", "precision", "recall", "inception_score")
 RUNS = {"baseline": "none", "repa": TARGET}  # name: --enc-type
 GRID_SIZE, ENCODER_DEPTH = 8, 3
 CHECKPOINTS = 4  # points of the curves over training
@@ -188,9 +191,15 @@ def _judge(
     """The metrics of each run's samples against the training images."""
     network = create_network(JUDGE).to(device)
     batches, total = ImageSet(real.folder).batches(BATCH), -(-len(real) // BATCH)
-    real_features, _ = extract(network, tqdm(batches, "real images", total, unit="batch"), device)
+    features = extract(network, tqdm(batches, "real images", total, unit="batch"), device)
+    reference = Reference.fit(features, device)
     return {
-        name: compare(real_features, *extract(network, tqdm(images.split(BATCH), name), device))
+        name: compare(
+            reference,
+            extract(network, tqdm(images.split(BATCH), name), device),
+            JUDGED,
+            device=device,
+        )
         for name, images in samples.items()
     }
 

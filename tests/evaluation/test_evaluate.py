@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from evaluation.tiny import Tiny
 from repa.autoencoders import Pixels
 from repa.config import EvaluateOptions
 from repa.data import PreparedDataset
@@ -14,15 +16,24 @@ from repa.data.share import Work
 from repa.data.sources import open_source
 from repa.errors import RepaError
 from repa.evaluation import frechet_distance, inception_score, precision_recall
-from repa.evaluation.evaluate import compare, run_evaluate
-from repa.evaluation.networks import create_network
+from repa.evaluation.evaluate import run_evaluate
+from repa.evaluation.images import digest
+from repa.evaluation.networks import NETWORKS, create_network
+
+METRICS = list(NETWORKS["inception"].metrics)
 
 
 def options(reference: Path, samples: Path, **others: Any) -> EvaluateOptions:
-    values = {"network": "efficientnet-lite0", "batch_size": 16, "device": "cpu"}
+    values = {"batch_size": 16, "device": "cpu"}
     return EvaluateOptions.model_validate(
         {"reference": reference, "samples": samples} | values | others
     )
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any network is a small one of that name."""
+    monkeypatch.setattr("repa.evaluation.evaluate.create_network", lambda name, weights: Tiny(name))
 
 
 @pytest.fixture(scope="module")
@@ -46,49 +57,168 @@ def test_real_images_are_compared_and_the_result_written(
     tmp_path: Path, emoji_dir: Path, npz: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "results" / "metrics.json"
-    run_evaluate(options(emoji_dir, npz, output=output))
+    run_evaluate(options(emoji_dir, npz, network="efficientnet-lite0", output=output))
     result = json.loads(output.read_text())
-    assert (result["samples"], result["reference"]) == (24, 64)
-    assert result["network"] == "efficientnet-lite0"
 
     network = create_network("efficientnet-lite0")
-    real, _ = network(torch.from_numpy(PreparedDataset(emoji_dir).images(range(64))))
-    images = np.load(npz)["arr_0"].transpose(0, 3, 1, 2)
-    fake, probabilities = network(torch.from_numpy(images))
-    precision, recall = precision_recall(real, fake, 3)
-    assert result["frechet_distance"] == pytest.approx(frechet_distance(real, fake), rel=1e-3)
+    real = network(torch.from_numpy(PreparedDataset(emoji_dir).images(range(64))))
+    fake = network(torch.from_numpy(np.load(npz)["arr_0"].transpose(0, 3, 1, 2)))
+    precision, recall = precision_recall(real.features, fake.features, 3)
+    distance = frechet_distance(real.features, fake.features)
+    assert result["frechet_distance"] == pytest.approx(distance, rel=1e-3)
     assert result["precision"] == pytest.approx(precision)
     assert result["recall"] == pytest.approx(recall)
-    assert result["inception_score"] == pytest.approx(inception_score(probabilities), rel=1e-3)
+    score = inception_score(fake.probabilities)
+    assert result["inception_score"] == pytest.approx(score, rel=1e-3)
     assert result["frechet_distance"] > 1
+    assert result["network"] == "efficientnet-lite0"
+    assert result["network_weights"] == network.fingerprint
+    assert result["samples"] == {"path": str(npz), "sha256": digest(npz), "count": 24}
+    assert result["reference"] == {
+        "path": str(emoji_dir),
+        "sha256": digest(emoji_dir),
+        "count": 64,
+        "stored_statistics": False,
+    }
+    assert (result["neighbors"], result["seed"]) == (3, 0)
+    assert result["versions"].keys() == {"repa", "torch", "timm"}
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("warning: fewer images than the network's 1280 features")
-    printed = dict(line.split() for line in lines[1:])
-    assert printed.keys() == result.keys()
-    assert float(printed["frechet_distance"]) == pytest.approx(result["frechet_distance"], abs=1e-4)
+    assert lines[1] == "note: kernel distance of 24 images a side, not of 1,000"
+    printed = dict(line.split(maxsplit=1) for line in lines[2:])
+    metrics = NETWORKS["efficientnet-lite0"].metrics
+    assert list(printed) == ["network", "samples", "reference", *metrics]
+    assert (printed["samples"], printed["reference"]) == ("24 images", "64 images")
+    assert len({len(line) - len(line.split(maxsplit=1)[1]) for line in lines[2:]}) == 1
+    for name in metrics:
+        assert float(printed[name]) == pytest.approx(result[name], abs=1e-5)
 
 
-def test_a_set_against_itself_is_perfect(tmp_path: Path, val_dir: Path, npz: Path) -> None:
+def test_a_set_against_itself_is_perfect(
+    tmp_path: Path, val_dir: Path, npz: Path, tiny: None
+) -> None:
     run_evaluate(options(val_dir, npz, output=tmp_path / "metrics.json", neighbors=2))
     result = json.loads((tmp_path / "metrics.json").read_text())
-    assert result["frechet_distance"] == pytest.approx(0, abs=1e-3)
+    assert result["fid"] == pytest.approx(0, abs=1e-6)
+    assert result["sfid"] == pytest.approx(0, abs=1e-6)
     assert result["precision"] == result["recall"] == 1
+    assert result["kid"] < 0  # unbiased
+    assert result["neighbors"] == 2
+    assert result["versions"].keys() == {"repa", "torch", "timm"}
 
 
-def test_compare_names_all_metrics() -> None:
-    real, fake = torch.randn(30, 4), torch.randn(20, 4)
-    probabilities = torch.randn(20, 5).softmax(1)
-    precision, recall = precision_recall(real, fake, 2)
-    assert compare(real, fake, probabilities, k=2) == {
-        "frechet_distance": frechet_distance(real, fake),
-        "precision": precision,
-        "recall": recall,
-        "inception_score": inception_score(probabilities),
-    }
+def test_saved_statistics_give_identical_results(
+    tmp_path: Path, emoji_dir: Path, npz: Path, tiny: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stats = tmp_path / "new" / "stats.npz"
+    run_evaluate(options(emoji_dir, npz, save_stats=stats, output=tmp_path / "one.json"))
+    run_evaluate(options(stats, npz, output=tmp_path / "two.json"))
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
+    assert {name: two[name] for name in METRICS} == {name: one[name] for name in METRICS}
+    assert two["reference"]["count"] == 64
+    assert two["reference"]["stored_statistics"]
+    assert two["reference"]["sha256"] == digest(stats)
+    assert "reference           64 images, stored statistics" in capsys.readouterr().out
 
 
-def test_sets_too_small_are_one_clear_line(tmp_path: Path, emoji_dir: Path) -> None:
+def test_adms_statistics_decide_frechet_distances_alone(
+    tmp_path: Path, emoji_dir: Path, npz: Path, tiny: None
+) -> None:
+    """The reference file's statistics, of all training images, and its images, of some of them."""
+    images = PreparedDataset(emoji_dir).images(range(64)).transpose(0, 2, 3, 1)
+    np.savez(tmp_path / "images.npz", arr_0=images)
+    stored = {"mu": np.zeros(6), "sigma": np.eye(6), "mu_s": np.zeros(5), "sigma_s": np.eye(5)}
+    np.savez(tmp_path / "adm.npz", arr_0=images, **stored)
+    np.savez(tmp_path / "bare.npz", **stored)
+    results = {}
+    for name in ("images", "adm", "bare"):
+        output = tmp_path / f"{name}.json"
+        run_evaluate(options(tmp_path / f"{name}.npz", npz, output=output))
+        results[name] = json.loads(output.read_text())
+    for name in ("precision", "recall", "kid", "inception_score"):
+        assert results["adm"][name] == results["images"][name]
+    for name in ("fid", "sfid"):
+        assert results["adm"][name] == results["bare"][name] != results["images"][name]
+    assert results["adm"]["reference"]["count"] == 64
+    assert results["adm"]["reference"]["stored_statistics"]
+
+
+def test_metrics_that_bare_statistics_do_not_allow_are_named(
+    tmp_path: Path, npz: Path, tiny: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "bare.npz", mu=np.zeros(6), sigma=np.eye(6))
+    run_evaluate(options(tmp_path / "bare.npz", npz, output=tmp_path / "metrics.json"))
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1].startswith("left out, ")
+    assert printed.splitlines()[-1].endswith(": sfid, precision, recall, kid")
+    assert "reference           stored statistics" in printed
+    result = json.loads((tmp_path / "metrics.json").read_text())
+    assert set(METRICS) & result.keys() == {"fid", "inception_score"}
+    assert result["reference"]["count"] is None
+
+
+def test_the_distance_of_few_images_is_warned_of(
+    emoji_dir: Path, tmp_path: Path, tiny: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = PreparedDataset(emoji_dir).images(range(8)).transpose(0, 2, 3, 1)
+    np.savez(tmp_path / "six.npz", images[:6])
+    np.savez(tmp_path / "seven.npz", images[:7])
+    warning = "warning: fewer images than the network's 6 features"
+    for samples, reference, warned in (
+        ("seven.npz", emoji_dir, False),
+        ("six.npz", emoji_dir, True),
+        (emoji_dir, "six.npz", True),
+    ):
+        run_evaluate(options(tmp_path / reference, tmp_path / samples))
+        assert (warning in capsys.readouterr().out) == warned
+
+
+def test_images_of_other_shapes_are_compared_and_remarked(
+    tmp_path: Path, emoji_dir: Path, tiny: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (9, 8, 12, 3), np.uint8)
+    np.savez(tmp_path / "wide.npz", images)
+    run_evaluate(options(emoji_dir, tmp_path / "wide.npz"))
+    printed = capsys.readouterr().out
+    assert "warning: the samples are 12x8, distorted to a square\n" in printed
+    assert "note: samples are 12x8, the reference is 32x32\n" in printed
+    run_evaluate(options(tmp_path / "wide.npz", tmp_path / "wide.npz", network="clip"))
+    printed = capsys.readouterr().out
+    assert "warning: the reference is 12x8, cropped to a square\n" in printed
+    assert "note:" not in printed
+    run_evaluate(options(emoji_dir, emoji_dir))
+    assert "square" not in capsys.readouterr().out
+
+
+def test_a_folder_of_files_is_compared(tmp_path: Path, emoji_dir: Path, tiny: None) -> None:
+    (tmp_path / "files").mkdir()
+    images = PreparedDataset(emoji_dir).images(range(10)).transpose(0, 2, 3, 1)
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "files" / f"{i}.png")
+    np.savez(tmp_path / "x.npz", images)
+    results = []
+    for samples in ("files", "x.npz"):
+        run_evaluate(options(emoji_dir, tmp_path / samples, output=tmp_path / "metrics.json"))
+        results.append(json.loads((tmp_path / "metrics.json").read_text()))
+    assert [results[0][name] for name in METRICS] == [results[1][name] for name in METRICS]
+
+
+def test_the_weights_of_a_file_are_used(
+    emoji_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    def create(name: str, weights: Path) -> Tiny:
+        given.append((name, weights))
+        return Tiny(name)
+
+    monkeypatch.setattr("repa.evaluation.evaluate.create_network", create)
+    run_evaluate(options(emoji_dir, emoji_dir, network="clip", network_weights=tmp_path / "x"))
+    assert given == [("clip", tmp_path / "x")]
+
+
+def test_sets_too_small_are_one_clear_line(tmp_path: Path, emoji_dir: Path, tiny: None) -> None:
     np.savez(tmp_path / "few.npz", np.zeros((3, 8, 8, 3), np.uint8))
     with pytest.raises(RepaError, match=r"--samples .*few.npz: 3 images are too few"):
         run_evaluate(options(emoji_dir, tmp_path / "few.npz"))
@@ -108,15 +238,26 @@ def test_what_is_unknown_is_one_clear_line(emoji_dir: Path, wrong: dict, message
         run_evaluate(options(**({"reference": emoji_dir, "samples": emoji_dir} | wrong)))
 
 
-def test_an_output_that_cannot_be_written_is_found_before_the_work(
-    tmp_path: Path, emoji_dir: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["output", "save_stats"])
+def test_a_target_that_cannot_be_written_is_found_before_the_work(
+    tmp_path: Path, emoji_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    def work(name: str) -> None:
+    def work(*arguments: object) -> None:
         raise AssertionError("too late")
 
     monkeypatch.setattr("repa.evaluation.evaluate.create_network", work)
+    monkeypatch.setattr("repa.evaluation.evaluate.ImageSet", work)
     (tmp_path / "file").touch()
-    with pytest.raises(RepaError, match="--output .* is a folder"):
-        run_evaluate(options(emoji_dir, emoji_dir, output=tmp_path))
-    with pytest.raises(RepaError, match="--output .*file/metrics.json: "):
-        run_evaluate(options(emoji_dir, emoji_dir, output=tmp_path / "file" / "metrics.json"))
+    flag = "--" + name.replace("_", "-")
+    with pytest.raises(RepaError, match=f"{flag} .* is a folder"):
+        run_evaluate(options(emoji_dir, emoji_dir, **{name: tmp_path}))
+    with pytest.raises(RepaError, match=rf"{flag} .*file/x.npz: "):
+        run_evaluate(options(emoji_dir, emoji_dir, **{name: tmp_path / "file" / "x.npz"}))
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(RepaError, match=rf"{flag} .*x.npz: .* is not writable"):
+        run_evaluate(options(emoji_dir, emoji_dir, **{name: tmp_path / "x.npz"}))
+
+
+def test_statistics_have_the_suffix_that_reading_them_needs(emoji_dir: Path) -> None:
+    with pytest.raises(RepaError, match=r"--save-stats x.pkl: expected a name that ends in .npz"):
+        run_evaluate(options(emoji_dir, emoji_dir, save_stats=Path("x.pkl")))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from repa.evaluation import Gaussian, frechet_distance
+from repa.evaluation import Gaussian, frechet, frechet_distance
 
 
 def features(count: int, dim: int, seed: int = 0) -> Tensor:
@@ -73,6 +73,25 @@ def test_covariances_of_deficient_rank_need_no_offset() -> None:
     means = (real.mean(0).square().sum() + fake.mean(0).square().sum()).item()
     traces = (torch.cov(real.T).trace() + torch.cov(fake.T).trace()).item()
     assert separate == pytest.approx(means + traces, rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m", "dim"), [(20, 30, 200), (150, 30, 200), (3, 3, 500)])
+def test_few_samples_cost_no_accuracy(n: int, m: int, dim: int) -> None:
+    """Of deficient rank, the root's trace is a sum of singular values of centered samples."""
+    real, fake = features(n, dim, 1), features(m, dim, 2)
+    x, y = ((z - z.mean(0)) / (len(z) - 1) ** 0.5 for z in (real, fake))
+    expected = (real.mean(0) - fake.mean(0)).square().sum() + x.square().sum() + y.square().sum()
+    expected -= 2 * torch.linalg.svdvals(x @ y.T).sum()
+    assert frechet_distance(real, fake) == pytest.approx(expected.item(), rel=1e-10)
+
+
+@pytest.mark.parametrize("count", [2, 9, 10, 11, 35])
+def test_fitting_in_blocks_is_fitting_at_once(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(frechet, "ROWS", 10)
+    x = (features(count, 6) + 50).float()
+    gaussian = Gaussian.fit(x)
+    torch.testing.assert_close(gaussian.mean, x.double().mean(0), rtol=1e-12, atol=0)
+    torch.testing.assert_close(gaussian.covariance, torch.cov(x.double().T), rtol=1e-9, atol=1e-9)
 
 
 def test_it_is_symmetric_and_takes_statistics_or_features() -> None:

@@ -1,6 +1,8 @@
+import hashlib
 import io
 import os
 import shutil
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,8 @@ from PIL import Image
 
 from repa.data import PreparedDataset
 from repa.errors import RepaError
-from repa.evaluation.images import ImageSet
+from repa.evaluation import images as module
+from repa.evaluation.images import ImageSet, digest
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +109,7 @@ def test_a_damaged_npz_is_one_clear_line(
     for data in variants:
         path.write_bytes(data)
         with pytest.raises(RepaError, match=r"x.npz: no readable npz with arr_0: [^\n]*$"):
-            ImageSet(path)
+            list(ImageSet(path).batches(2))
 
 
 def test_a_pickle_in_an_npz_is_refused_and_not_run(tmp_path: Path) -> None:
@@ -114,8 +117,11 @@ def test_a_pickle_in_an_npz_is_refused_and_not_run(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple:
             return os.mkdir, (str(tmp_path / "was-run"),)
 
-    np.savez(tmp_path / "x.npz", np.array([Poison()]), allow_pickle=True)
-    with pytest.raises(RepaError, match="no readable npz with arr_0"):
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([Poison()]), allow_pickle=True)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("arr_0.npy", buffer.getvalue())
+    with pytest.raises(RepaError, match=r"arr_0 is object \(1,\); expected uint8"):
         ImageSet(tmp_path / "x.npz")
     assert not (tmp_path / "was-run").exists()
 
@@ -140,10 +146,64 @@ def test_a_file_that_is_no_image_is_named(folder: Path) -> None:
 def test_an_image_of_another_size_is_named(folder: Path, position: int) -> None:
     """Also when it is the first one of its batch."""
     (folder / f"{position:06d}.png").write_bytes(png(np.zeros((16, 32, 3), np.uint8)))
-    with pytest.raises(
-        RepaError, match=rf"{position:06d}.png is \(32, 16\); others are \(32, 32\)"
-    ):
+    with pytest.raises(RepaError, match=rf"{position:06d}.png is 32x16; others are 32x32$"):
         everything(folder)
+
+
+def test_any_range_is_read_of_every_kind(
+    tmp_path: Path, folder: Path, pixels: np.ndarray, emoji_dir: Path
+) -> None:
+    np.savez(tmp_path / "x.npz", pixels)
+    for path in (tmp_path / "x.npz", folder, emoji_dir):
+        for wanted in (range(2, 7), range(3), range(3, 3), range(6, 7)):
+            batches = list(ImageSet(path).batches(2, wanted))
+            assert [len(batch) for batch in batches] == [
+                min(2, wanted.stop - start) for start in range(wanted.start, wanted.stop, 2)
+            ]
+            read = np.concatenate([np.zeros((0, 3, 32, 32)), *batches])
+            expected = pixels[wanted.start : wanted.stop].transpose(0, 3, 1, 2)
+            np.testing.assert_array_equal(read, expected)
+
+
+def test_the_size_is_known_beforehand(tmp_path: Path, emoji_dir: Path) -> None:
+    pixels = np.zeros((2, 8, 12, 3), np.uint8)
+    np.savez(tmp_path / "x.npz", pixels)
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a.png").write_bytes(png(pixels[0]))
+    assert ImageSet(tmp_path / "x.npz").size == (8, 12)
+    assert ImageSet(tmp_path / "files").size == (8, 12)
+    assert ImageSet(emoji_dir).size == (32, 32)
+
+
+def test_files_are_decoded_at_the_same_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of three waits until all three are there."""
+    monkeypatch.setattr(module, "THREADS", 3)
+    images = ImageSet(folder)
+    barrier, decode = threading.Barrier(3), module.decode_image
+
+    def together(data: bytes) -> Image.Image:
+        barrier.wait(timeout=20)
+        return decode(data)
+
+    monkeypatch.setattr(module, "decode_image", together)
+    assert len(list(images.batches(3, range(6)))) == 2
+
+
+def test_a_digest_tells_what_has_changed(tmp_path: Path, folder: Path, emoji_dir: Path) -> None:
+    np.savez(tmp_path / "x.npz", np.zeros((2, 4, 4, 3), np.uint8))
+    sha256 = hashlib.sha256((tmp_path / "x.npz").read_bytes()).hexdigest()
+    assert digest(tmp_path / "x.npz") == sha256
+    manifest = hashlib.sha256((emoji_dir / "manifest.json").read_bytes()).hexdigest()
+    assert digest(emoji_dir) == manifest
+
+    names = [f"{i:06d}.png" for i in range(7)]
+    listing = "".join(f"{name} {(folder / name).stat().st_size}\n" for name in names)
+    before = digest(folder)
+    assert before == hashlib.sha256(listing.encode()).hexdigest()
+    assert digest(Path(shutil.copytree(folder, tmp_path / "copy"))) == before
+    (folder / "000003.png").write_bytes(png(np.zeros((32, 32, 3), np.uint8)))
+    assert digest(folder) != before
+    assert digest(Path("twemoji-val")) != digest(Path("twemoji-train"))
 
 
 def test_a_dataset_that_is_not_finished_is_refused(tmp_path: Path, emoji_dir: Path) -> None:

@@ -1,10 +1,8 @@
-from importlib import import_module
-
 import pytest
 import torch
 from torch import Tensor
 
-from repa.evaluation import precision_recall
+from repa.evaluation import blocks, precision_recall
 
 
 def brute_force(real: Tensor, fake: Tensor, k: int) -> tuple[float, float]:
@@ -30,13 +28,18 @@ def points(count: int, dim: int, seed: int, spread: float = 1.0) -> Tensor:
     return torch.randn(count, dim, generator=generator, dtype=torch.float64) * spread
 
 
-@pytest.mark.parametrize("block", [1, 7, 20, 21, 2048])
-@pytest.mark.parametrize("k", [1, 3, 5])
-def test_it_is_the_definition_whatever_the_blocks(
-    monkeypatch: pytest.MonkeyPatch, k: int, block: int
-) -> None:
-    module = import_module("repa.evaluation.precision_recall")  # not the function of that name
-    monkeypatch.setattr(module, "BLOCK", block)
+@pytest.fixture
+def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(blocks, "block_side", lambda dim: request.param)
+    return request.param
+
+
+BLOCKS = pytest.mark.parametrize("block", [1, 2, 7, 20, 21, 2048], indirect=True)
+
+
+@BLOCKS
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5])
+def test_it_is_the_definition_whatever_the_blocks(k: int, block: int) -> None:
     real, fake = points(21, 5, 0), points(15, 5, 1)
     fake[:, 0] += 1
     expected = brute_force(real, fake, k)
@@ -44,6 +47,31 @@ def test_it_is_the_definition_whatever_the_blocks(
     assert min(expected) > 0
     assert max(expected) < 1
     assert precision_recall(fake, real, k) == pytest.approx(expected[::-1])
+
+
+@BLOCKS
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_points_on_the_surface_of_a_ball_are_in_it(k: int, block: int) -> None:
+    """On a lattice nearly all are; its distances are exact in the definition, not in products."""
+    generator = torch.Generator().manual_seed(k)
+    lattice = torch.randint(0, 3, (23, 4), generator=generator).double()
+    real, fake = lattice + torch.tensor([1000.0, 0, 0, 0]), lattice[:17].flip(1)
+    fake = fake + torch.tensor([1000.0, 0, 0, 1])
+    expected = brute_force(real, fake, k)
+    assert precision_recall(real, fake, k) == expected
+    assert precision_recall(fake, real, k) == expected[::-1]
+    assert precision_recall(real * 0.3, fake * 0.3, k) == expected
+
+
+@BLOCKS
+@pytest.mark.parametrize("copies", [2, 4, 6])
+def test_duplicates_are_neighbors_too(copies: int, block: int) -> None:
+    """With more than k copies of a point its ball is that point, whose copies it still covers."""
+    real = points(5, 6, 0).repeat(copies, 1)
+    fake = torch.cat([points(5, 6, 0)[:3].repeat(copies, 1), points(6, 6, 1) + 4])
+    expected = brute_force(real, fake, 3)
+    assert precision_recall(real, fake, 3) == pytest.approx(expected, abs=1e-12)
+    assert precision_recall(fake, real, 3) == pytest.approx(expected[::-1], abs=1e-12)
 
 
 def test_equal_sets_cover_each_other() -> None:

@@ -13,8 +13,18 @@ class EvaluateOptions(RunOptions):
     """Measure samples against reference images."""
 
     samples: Path = Field(description="npz with arr_0, images as --source takes, or a dataset")
-    reference: Path = Field(description="npz with arr_0, images as --source takes, or a dataset")
-    network: str = Field("efficientnet-lite2", description="network whose features are compared")
-    batch_size: PositiveInt = Field(64, description="images at a time")
+    reference: Path = Field(description="the same, or an npz with statistics")
+    network: str = Field(
+        "inception",
+        description="network whose features are compared: inception (FID), dinov2, clip (CMMD), "
+        "or efficientnet-lite0 to 2",
+    )
+    network_weights: Path | None = Field(
+        None, description="file with the network's weights; by default cached or downloaded"
+    )
+    batch_size: PositiveInt = Field(64, description="images at a time, on each process")
     neighbors: PositiveInt = Field(3, description="k of precision and recall")
+    save_stats: Path | None = Field(
+        None, description="npz for what the reference amounts to, to give as --reference later"
+    )
     output: Path | None = Field(None, description="JSON file for the result")

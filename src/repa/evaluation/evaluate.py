@@ -1,85 +1,155 @@
-"""`repa evaluate`: samples against reference images."""
+"""`repa evaluate`: samples against a reference."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
-from tqdm import tqdm
+import torch
+from accelerate import PartialState
 
+import repa
 from repa.config import EvaluateOptions
 from repa.data.format import write_atomically
 from repa.devices import pick_device
 from repa.errors import RepaError
-from repa.evaluation.frechet import frechet_distance
-from repa.evaluation.images import ImageSet
-from repa.evaluation.inception_score import inception_score
-from repa.evaluation.networks import create_network, extract
-from repa.evaluation.precision_recall import precision_recall
-
-
-def compare(real: Tensor, fake: Tensor, fake_probabilities: Tensor, k: int = 3) -> dict[str, float]:
-    """All metrics of one set of samples.
-
-    Args:
-        real, fake: features (N, D) and (M, D) of the reference images and of the samples.
-        fake_probabilities: the samples' class probabilities (M, K).
-        k: neighbor of precision and recall.
-    """
-    precision, recall = precision_recall(real, fake, k)
-    return {
-        "frechet_distance": frechet_distance(real, fake),
-        "precision": precision,
-        "recall": recall,
-        "inception_score": inception_score(fake_probabilities),
-    }
+from repa.evaluation.compare import FRECHET, KERNEL, compare
+from repa.evaluation.images import ImageSet, digest, shown_size
+from repa.evaluation.kernel_distance import SUBSET_SIZE
+from repa.evaluation.networks import Features, Network, create_network
+from repa.evaluation.reference import features_of, load_reference
+from repa.evaluation.statistics import Reference, save_reference
 
 
 def run_evaluate(options: EvaluateOptions) -> None:
     """Prints the metrics, and writes them as JSON where `--output` says.
 
+    Started on several processes, each computes the features of its share of the images.
+
     Raises:
-        RepaError: if a set of images or the network cannot be had, or a set is too small.
+        RepaError: if a set of images, statistics or the network cannot be had, a set is too small,
+            or a result could not be written.
     """
-    device = pick_device(options.device)
-    _check_output(options.output)
-    sets = {"reference": ImageSet(options.reference), "samples": ImageSet(options.samples)}
-    for name, images in sets.items():
-        if len(images) <= options.neighbors:
-            raise RepaError(f"--{name} {images.path}: {len(images)} images are too few")
-    network = create_network(options.network).to(device)
-    features = {}
-    for name, images in sets.items():
-        batches = images.batches(options.batch_size)
-        total = -(-len(images) // options.batch_size)
-        features[name] = extract(network, tqdm(batches, name, total, unit="batch"), device)
-    (real, _), (fake, probabilities) = features["reference"], features["samples"]
-    if min(len(real), len(fake)) <= real.shape[1]:
-        print(
-            f"warning: fewer images than the network's {real.shape[1]} features: the Frechet "
+    _check_target("--output", options.output)
+    _check_target("--save-stats", options.save_stats, ".npz")
+    # The others wait while one downloads the network.
+    state = PartialState(cpu=pick_device(options.device).type == "cpu", timeout=timedelta(days=7))
+    images = ImageSet(options.samples)
+    if len(images) <= options.neighbors:
+        raise RepaError(f"--samples {images.path}: {len(images)} images are too few")
+    with state.local_main_process_first():
+        network = create_network(options.network, options.network_weights).to(state.device)
+    with ThreadPoolExecutor(1) as background:  # hashing large files takes as long as reading them
+        paths = (options.samples, options.reference) if state.is_main_process else ()
+        digests = [background.submit(digest, path) for path in paths]
+        reference = load_reference(
+            options.reference, network, state.device, options.batch_size, options.neighbors
+        )
+        samples = features_of(images, network, state.device, options.batch_size, "samples")
+        if not state.is_main_process:
+            return
+        if options.save_stats is not None:
+            save_reference(options.save_stats, reference, network)
+        for line in _remarks(images, samples, reference, network):
+            print(line)
+        metrics = compare(
+            reference,
+            samples,
+            network.metrics,
+            options.neighbors,
+            options.seed,
+            state.device,
+        )
+        sample_digest, reference_digest = (future.result() for future in digests)
+    _print_table(options, samples, reference, metrics, network.metrics)
+    if options.output is not None:
+        record = {
+            "network": network.name,
+            "network_weights": network.fingerprint,
+            "samples": _record(options.samples, sample_digest, len(samples)),
+            "reference": {
+                **_record(options.reference, reference_digest, reference.num_images),
+                "stored_statistics": reference.stored,
+            },
+            **metrics,
+            "neighbors": options.neighbors,
+            "seed": options.seed,
+            "versions": {
+                "repa": repa.__version__,
+                "torch": torch.__version__,
+                network.library: version(network.library),
+            },
+        }
+        write_atomically(options.output, json.dumps(record, indent=1).encode() + b"\n")
+
+
+def _record(path: Path, sha256: str, count: int | None) -> dict[str, Any]:
+    return {"path": str(path), "sha256": sha256, "count": count}
+
+
+def _remarks(
+    images: ImageSet, samples: Features, reference: Reference, network: Network
+) -> Iterator[str]:
+    """What the user should know of the comparison, a line each."""
+    sizes = (("samples are", images.size), ("reference is", reference.image_size))
+    for subject, size in sizes:
+        if size is not None and size[0] != size[1]:
+            how = "cropped" if network.name == "clip" else "distorted"
+            yield f"warning: the {subject} {shown_size(size)}, {how} to a square"
+    if reference.image_size not in (None, images.size):
+        theirs = shown_size(reference.image_size)
+        yield f"note: samples are {shown_size(images.size)}, the reference is {theirs}"
+    counts = [len(samples)] + ([] if reference.count is None else [reference.count])
+    if FRECHET & set(network.metrics) and min(counts) <= network.dim:
+        yield (
+            f"warning: fewer images than the network's {network.dim} features: the Frechet "
             "distance is biased upwards; compare only equal counts"
         )
-    metrics = compare(real, fake, probabilities, options.neighbors)
-    result = {
+    if KERNEL & set(network.metrics) and reference.features is not None:
+        rows = min(len(samples), len(reference.features))
+        if rows < SUBSET_SIZE:
+            yield f"note: kernel distance of {rows} images a side, not of {SUBSET_SIZE:,}"
+
+
+def _print_table(
+    options: EvaluateOptions,
+    samples: Features,
+    reference: Reference,
+    metrics: Mapping[str, float],
+    wanted: Sequence[str],
+) -> None:
+    known = [] if reference.features is None else [f"{len(reference.features):,} images"]
+    known += ["stored statistics"] if reference.stored else []
+    rows = {
         "network": options.network,
-        "samples": len(fake),
-        "reference": len(real),
-        **metrics,
+        "samples": f"{len(samples):,} images",
+        "reference": ", ".join(known),
+        **{name: f"{value:.5f}" for name, value in metrics.items()},
     }
-    for name, value in result.items():
-        print(f"{name:18}{value:.4f}" if isinstance(value, float) else f"{name:18}{value}")
-    if options.output is not None:
-        write_atomically(options.output, json.dumps(result, indent=1).encode() + b"\n")
+    for name, value in rows.items():
+        print(f"{name:20}{value}")
+    left_out = [name for name in wanted if name not in metrics]
+    if left_out:
+        print(f"left out, as the reference has no features for them: {', '.join(left_out)}")
 
 
-def _check_output(path: Path | None) -> None:
+def _check_target(flag: str, path: Path | None, suffix: str = "") -> None:
     """Finds out before the work, not after it, that its result cannot be written."""
     if path is None:
         return
     if path.is_dir():
-        raise RepaError(f"--output {path} is a folder; expected the name of a JSON file")
+        raise RepaError(f"{flag} {path} is a folder; expected the name of a file")
+    if not path.name.endswith(suffix):
+        raise RepaError(f"{flag} {path}: expected a name that ends in {suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RepaError(f"--output {path}: {error}") from None
+        raise RepaError(f"{flag} {path}: {error}") from None
+    if not os.access(path.parent, os.W_OK):
+        raise RepaError(f"{flag} {path}: {path.parent} is not writable")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+ROWS = 4096  # of features in float64 at a time
+
 
 @dataclass(frozen=True)
 class Gaussian:
@@ -16,20 +18,34 @@ class Gaussian:
     covariance: Tensor
 
     @classmethod
-    def fit(cls, features: Tensor) -> Gaussian:
-        """The mean and the unbiased covariance of features (N, D), N >= 2."""
+    def fit(cls, features: Tensor, device: torch.device | str | None = None) -> Gaussian:
+        """The mean and the unbiased covariance of features (N, D), N >= 2.
+
+        Args:
+            features: floating; only blocks of them are copied to float64.
+            device: where to compute; the result lies where the features lie.
+        """
         if features.dim() != 2 or len(features) < 2:
             raise ValueError(f"need at least two rows (N, D); got {tuple(features.shape)}")
-        features = features.double()
-        return cls(features.mean(0), torch.cov(features.T).reshape(features.shape[1], -1))
+        device = features.device if device is None else device
+        blocks = features.split(ROWS)
+        mean = torch.stack([block.to(device).double().sum(0) for block in blocks]).sum(0)
+        mean /= len(features)
+        covariance = torch.zeros(2 * features.shape[1:], dtype=torch.float64, device=device)
+        for block in blocks:
+            centered = block.to(device).double() - mean
+            covariance.addmm_(centered.T, centered)
+        covariance /= len(features) - 1
+        return cls(mean.to(features.device), covariance.to(features.device))
 
 
 def frechet_distance(real: Tensor | Gaussian, fake: Tensor | Gaussian) -> float:
     """`|m_r - m_f|^2 + tr(C_r + C_f - 2 (C_r C_f)^(1/2))`, in float64.
 
-    The trace of the root is the sum of the roots of the eigenvalues of the symmetric matrix
-    `C_r^(1/2) C_f C_r^(1/2)`, which has those of `C_r C_f`, so rank-deficient covariances need no
-    offset.
+    With factors `C = F F^T`, the eigenvalues of `C_r C_f` are the squared singular values of
+    `F_r^T F_f`, so the trace of the root is the sum of these. Nothing is squared on the way, and
+    factors have the rank of their covariance: fewer samples than dimensions need no offset and
+    cost no accuracy.
 
     Args:
         real, fake: features (N, D) or statistics already fitted to them.
@@ -42,14 +58,15 @@ def frechet_distance(real: Tensor | Gaussian, fake: Tensor | Gaussian) -> float:
     fake = fake if isinstance(fake, Gaussian) else Gaussian.fit(fake)
     if real.mean.shape != fake.mean.shape:
         raise ValueError(f"{len(real.mean)} dimensions against {len(fake.mean)}")
-    root = _symmetric_sqrt(real.covariance)
-    eigenvalues = torch.linalg.eigvalsh(root @ fake.covariance @ root)
-    trace_of_root = eigenvalues.clamp(min=0).sqrt().sum()
+    trace_of_root = torch.linalg.svdvals(_factor(real).T @ _factor(fake)).sum()
     squared_distance = (real.mean - fake.mean).square().sum()
     traces = real.covariance.trace() + fake.covariance.trace()
     return max((squared_distance + traces - 2 * trace_of_root).item(), 0.0)
 
 
-def _symmetric_sqrt(matrix: Tensor) -> Tensor:
-    eigenvalues, vectors = torch.linalg.eigh(matrix)
-    return (vectors * eigenvalues.clamp(min=0).sqrt()) @ vectors.T
+def _factor(gaussian: Gaussian) -> Tensor:
+    """F (D, R) of the covariance `F F^T`, with R its rank but for rounding."""
+    eigenvalues, vectors = torch.linalg.eigh(gaussian.covariance)
+    rounding = len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps * eigenvalues[-1]
+    kept = eigenvalues > rounding
+    return vectors[:, kept] * eigenvalues[kept].sqrt()

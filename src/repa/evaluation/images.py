@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +13,22 @@ import torch
 from torch import Tensor
 
 from repa.data import open_dataset
+from repa.data.arrays import checksum
 from repa.data.format import MANIFEST
 from repa.data.images import decode_image
 from repa.data.released import is_released_layout
 from repa.data.sources import open_source
 from repa.errors import RepaError
+from repa.evaluation.npz import NpzImages
+
+THREADS = min(8, os.cpu_count() or 1)  # that decode files
 
 
 class ImageSet:
-    """Images in a fixed order.
+    """Images in a fixed order, read by and by.
+
+    Attributes:
+        size: height and width of all of them.
 
     Args:
         path: npz with `arr_0` (N, H, W, 3) uint8; a folder or zip of image files of one size; or a
@@ -30,54 +40,88 @@ class ImageSet:
 
     def __init__(self, path: Path):
         self.path = path
-        self._read: Callable[[range], np.ndarray]
-        self._size: tuple[int, int] | None = None  # of the first image decoded
+        self.size: tuple[int, int]
+        self._read: Callable[[range, int], Iterator[np.ndarray]]  # batches (n, 3, H, W)
         if (path / MANIFEST).exists() or is_released_layout(path):
-            dataset = open_dataset(path)
-            self._read, self._count = dataset.images, len(dataset)
+            self._dataset = open_dataset(path)
+            self._count, self._read = len(self._dataset), self._from_dataset
+            self.size = (self._dataset.manifest.resolution,) * 2
         elif path.suffix == ".npz":
-            self._array = _read_npz(path)
-            self._read, self._count = self._slice, len(self._array)
+            self._archive = NpzImages(path)
+            self._count, self._read = len(self._archive), self._from_npz
+            self.size = self._archive.shape[1:3]
         else:
             self._source = open_source(str(path))
-            self._read, self._count = self._decode, len(self._source.items)
+            self._count, self._read = len(self._source.items), self._from_files
+            self.size = self._decode(0).shape[1:]
 
     def __len__(self) -> int:
         return self._count
 
-    def batches(self, batch_size: int) -> Iterator[Tensor]:
-        """Images (n, 3, H, W), uint8."""
-        for start in range(0, len(self), batch_size):
-            indices = range(start, min(start + batch_size, len(self)))
-            yield torch.from_numpy(np.ascontiguousarray(self._read(indices)))
+    def batches(self, batch_size: int, wanted: range | None = None) -> Iterator[Tensor]:
+        """Images (n, 3, H, W), uint8, of a contiguous range; of all by default.
 
-    def _slice(self, indices: range) -> np.ndarray:
-        return self._array[indices.start : indices.stop].transpose(0, 3, 1, 2)
+        The next batch is read while this one is used.
+        """
+        batches = self._read(range(len(self)) if wanted is None else wanted, batch_size)
+        with ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(next, batches, None)
+            while (batch := coming.result()) is not None:
+                coming = ahead.submit(next, batches, None)
+                yield torch.from_numpy(batch)
 
-    def _decode(self, indices: range) -> np.ndarray:
-        images = []
-        for index in indices:
+    def _from_dataset(self, wanted: range, batch_size: int) -> Iterator[np.ndarray]:
+        for start in range(wanted.start, wanted.stop, batch_size):
+            yield self._dataset.images(range(start, min(start + batch_size, wanted.stop)))
+
+    def _from_npz(self, wanted: range, batch_size: int) -> Iterator[np.ndarray]:
+        for images in self._archive.read(wanted, batch_size):
+            yield images.transpose(0, 3, 1, 2).copy(order="C")
+
+    def _from_files(self, wanted: range, batch_size: int) -> Iterator[np.ndarray]:
+        with ThreadPoolExecutor(THREADS) as pool:
+            for start in range(wanted.start, wanted.stop, batch_size):
+                indices = range(start, min(start + batch_size, wanted.stop))
+                images = list(pool.map(self._decode, indices))
+                for index, image in zip(indices, images, strict=True):
+                    if image.shape[1:] != self.size:
+                        raise RepaError(
+                            f"{self.path}: {self._source.items[index].name} is "
+                            f"{shown_size(image.shape[1:])}; others are {shown_size(self.size)}"
+                        )
+                yield np.stack(images)
+
+    def _decode(self, index: int) -> np.ndarray:
+        """An image (3, H, W)."""
+        try:
+            image = decode_image(self._source.read(index))
+        except RepaError:
+            raise
+        except Exception as error:  # whatever a decoder makes of broken bytes
             name = self._source.items[index].name
-            try:
-                image = decode_image(self._source.read(index))
-            except Exception as error:  # whatever a decoder makes of broken bytes
-                raise RepaError(f"{self.path}: {name} is no readable image: {error}") from None
-            self._size = self._size or image.size
-            if image.size != self._size:
-                raise RepaError(f"{self.path}: {name} is {image.size}; others are {self._size}")
-            images.append(np.asarray(image).transpose(2, 0, 1))
-        return np.stack(images)
+            raise RepaError(f"{self.path}: {name} is no readable image: {error}") from None
+        return np.asarray(image).transpose(2, 0, 1)
 
 
-def _read_npz(path: Path) -> np.ndarray:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            array = archive["arr_0"]
-    except Exception as error:  # broken bytes raise almost anything
-        reason = " ".join(str(error).split())
-        raise RepaError(f"{path}: no readable npz with arr_0: {reason}") from None
-    if array.ndim != 4 or array.shape[3] != 3 or array.dtype != np.uint8 or array.size == 0:
-        raise RepaError(
-            f"{path}: arr_0 is {array.dtype} {array.shape}; expected uint8 (N, H, W, 3)"
-        )
-    return array
+def digest(path: Path) -> str:
+    """SHA-256, in hexadecimal, that tells a set of images or statistics from others.
+
+    Of a file, its bytes; of a prepared dataset, its manifest's, which holds the checksums of the
+    images; of another folder, the listing of its files, `NAME SIZE` a line, sorted; of what is no
+    file, such as a packaged set, the source's listing.
+    """
+    if (path / MANIFEST).exists():
+        path = path / MANIFEST
+    if path.is_file():
+        return checksum(path)
+    if path.is_dir():
+        files = ((p.relative_to(path).as_posix(), p) for p in path.rglob("*") if p.is_file())
+        lines = "".join(f"{name} {file.stat().st_size}\n" for name, file in sorted(files))
+        return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+    return open_source(str(path)).fingerprint
+
+
+def shown_size(size: tuple[int, ...]) -> str:
+    """Height and width as a user has them."""
+    height, width = size
+    return f"{width}x{height}"

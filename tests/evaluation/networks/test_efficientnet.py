@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -7,7 +9,7 @@ from torch import Tensor
 from repa.data import PreparedDataset
 from repa.encoders.efficientnet import load_efficientnet
 from repa.errors import RepaError
-from repa.evaluation.networks import create_network, extract
+from repa.evaluation.networks import create_network
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,8 @@ def network() -> torch.nn.Module:
 
 @torch.no_grad()
 def test_features_and_probabilities_are_timms_own(network: torch.nn.Module, images: Tensor) -> None:
-    features, probabilities = network(images)
+    found = network(images)
+    features, probabilities = found.features, found.probabilities
     assert features.shape == (10, 1280)
     assert probabilities.shape == (10, 1000)
     reference = timm.create_model("tf_efficientnet_lite0").eval()
@@ -40,22 +43,14 @@ def test_it_stays_in_evaluation_mode_and_frozen(network: torch.nn.Module) -> Non
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
-def test_batches_are_put_together_in_order(network: torch.nn.Module, images: Tensor) -> None:
-    features, probabilities = extract(network, images.split(4), torch.device("cpu"))
-    whole = network(images)
-    torch.testing.assert_close(features, whole[0], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(probabilities, whole[1], rtol=1e-4, atol=1e-6)
-
-
 def test_other_image_sizes_are_resized(network: torch.nn.Module, images: Tensor) -> None:
     large = images.repeat_interleave(6, 2).repeat_interleave(6, 3)  # 192 px
-    features, _ = network(large)
-    small, _ = network(images)
+    features, small = network(large).features, network(images).features
     similarity = F.cosine_similarity(features, small)
     others = F.cosine_similarity(features, small.roll(1, 0))
     assert (similarity > others).all()
 
 
-def test_an_unknown_network_lists_the_known_ones() -> None:
-    with pytest.raises(RepaError, match=r"unknown network 'vgg' \(--network\); choose from eff"):
-        create_network("vgg")
+def test_weights_of_a_file_are_refused() -> None:
+    with pytest.raises(RepaError, match="x.pth: efficientnet-lite0 has its weights from a package"):
+        create_network("efficientnet-lite0", Path("x.pth"))

@@ -1,0 +1,58 @@
+"""An Inception of random weights, in a file as torch-fidelity publishes it, and photographs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch_fidelity import feature_extractor_inceptionv3
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from repa.data import PreparedDataset
+from repa.data.images import decode_image
+from repa.data.sources import open_source
+from repa.evaluation.networks import Network, create_network
+
+CIFAR10 = Path(__file__).parents[3] / "shared" / "data" / "cifar10-test.zip"
+
+
+@pytest.fixture(scope="session")
+def needs_photographs() -> None:
+    if not CIFAR10.exists():
+        pytest.skip(f"needs the test images of CIFAR-10 in {CIFAR10}")
+
+
+@pytest.fixture(scope="session")
+def photos(emoji: PreparedDataset) -> Tensor:
+    """32 photographs of CIFAR-10, or emoji where it is not at hand, (32, 3, 32, 32) uint8."""
+    if not CIFAR10.exists():
+        return torch.from_numpy(emoji.images(range(0, 64, 2)))
+    source = open_source(str(CIFAR10))
+    images = [decode_image(source.read(i)) for i in range(0, len(source.items), 313)]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+
+
+@pytest.fixture(scope="session")
+def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights whose activations neither fade nor explode: the norms have seen images."""
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
+        patch.setattr(feature_extractor_inceptionv3, "load_state_dict_from_url", lambda *a, **k: {})
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *arguments: None)
+        torch.manual_seed(0)
+        network = FeatureExtractorInceptionV3("random", ["2048"])
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # running statistics are averages over all seen
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, 0, 0.5)
+                module.train()
+        network(torch.randint(256, (12, 3, 5, 5), dtype=torch.uint8))
+    path = tmp_path_factory.mktemp("inception") / "weights.pth"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def inception(inception_file: Path) -> Network:
+    return create_network("inception", inception_file)

@@ -1,0 +1,73 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from repa.evaluation.extract import extract, full_precision, gather, share
+from repa.evaluation.networks import Features, Network
+
+
+class Means(Network):
+    """The mean of each channel, and what the network ran under."""
+
+    def __init__(self) -> None:
+        super().__init__("means", nn.Linear(3, 3), dim=3)
+        self.batches = 0
+
+    def forward(self, images: Tensor) -> Features:
+        self.batches += 1
+        self.tf32 = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+        self.grad = torch.is_grad_enabled()
+        means = images.double().mean((2, 3))
+        self.product = self.network(means.float()).dtype
+        return Features(means, probabilities=means.softmax(1))
+
+
+def test_batches_are_put_together_in_order_and_in_float32() -> None:
+    images = torch.randint(256, (10, 3, 4, 4), dtype=torch.uint8)
+    network = Means()
+    features = extract(network, images.split(4))
+    assert network.batches == 3
+    assert features.features.dtype == torch.float32
+    torch.testing.assert_close(features.features, images.float().mean((2, 3)))
+    torch.testing.assert_close(features.probabilities, images.float().mean((2, 3)).softmax(1))
+    assert features.spatial is None
+    assert len(features) == 10
+
+
+def test_no_batch_gives_no_row() -> None:
+    features = extract(Means(), [])
+    assert features.features.shape == (0, 3)
+    assert features.probabilities is not None
+    assert features.probabilities.shape == (0, 3)
+
+
+def test_it_runs_in_full_precision_whatever_the_caller_does() -> None:
+    network = Means()
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            extract(network, [torch.zeros(1, 3, 2, 2, dtype=torch.uint8)])
+            assert network.network(torch.zeros(1, 3)).dtype == torch.bfloat16
+        assert torch.backends.cuda.matmul.allow_tf32
+        assert torch.backends.cudnn.allow_tf32
+        assert (network.tf32, network.grad, network.product) == (False, False, torch.float32)
+        with pytest.raises(ZeroDivisionError), full_precision(torch.device("cpu")):
+            raise ZeroDivisionError
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 10, 50_000])
+@pytest.mark.parametrize("processes", [1, 2, 3, 8])
+def test_shares_are_all_images_in_order_and_about_equal(count: int, processes: int) -> None:
+    shares = [share(count, process, processes) for process in range(processes)]
+    assert [index for part in shares for index in part] == list(range(count))
+    lengths = [len(part) for part in shares]
+    assert max(lengths) - min(lengths) <= 1
+
+
+def test_one_process_has_gathered_already() -> None:
+    features = Features(torch.randn(3, 2))
+    assert gather(features) is features
