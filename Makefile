@@ -23,6 +23,8 @@ bench: install
 	$(BIN)/python benchmarks/cpu_choices.py
 	$(BIN)/python benchmarks/reading.py
 	$(BIN)/python benchmarks/preparing.py
+	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/python benchmarks/evaluating.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 
 from repa.autoencoders import Pixels
 from repa.data import PreparedDataset
@@ -37,3 +38,19 @@ def emoji_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def emoji(emoji_dir: Path) -> PreparedDataset:
     return PreparedDataset(emoji_dir)
+
+
+@pytest.fixture(scope="session")
+def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SD-VAE's architecture, narrow and with random weights, as diffusers saves it."""
+    folder = tmp_path_factory.mktemp("vae")
+    blocks = 4
+    AutoencoderKL(
+        block_out_channels=(8,) * blocks,
+        down_block_types=("DownEncoderBlock2D",) * blocks,
+        up_block_types=("UpDecoderBlock2D",) * blocks,
+        norm_num_groups=4,
+        latent_channels=4,
+        scaling_factor=0.18215,
+    ).save_pretrained(folder)
+    return folder

@@ -136,7 +136,7 @@ RECIPES = sorted((REPOSITORY / "configs").rglob("*.yaml"))
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_is_valid(path: Path) -> None:
-    command = "prepare" if path.stem.startswith("prepare") else "train"
+    command = next((name for name in COMMANDS if path.stem.startswith(name)), "train")
     options = parse_options(COMMANDS[command][0], ["--config", str(path)], f"repa {command}")
     given = yaml.safe_load(path.read_text())
     assert given.items() <= options.model_dump(mode="json").items()

@@ -56,9 +56,11 @@ def _parser(options_class: type[Options], prog: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="YAML", help="recipe; the command line overrides it")
+    shown: set[str] = set()  # a class may change the default of an option of its groups
     for group_class in reversed(options_class.__mro__):
-        own = getattr(group_class, "__annotations__", {})
+        own = getattr(group_class, "__annotations__", {}).keys() - shown
         names = [name for name in options_class.model_fields if name in own]
+        shown |= own
         if not names:
             continue
         title = "Options" if group_class is options_class else str(group_class.__doc__)

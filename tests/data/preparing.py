@@ -1,8 +1,10 @@
 """What the tests of preparing share."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from repa.autoencoders import Pixels
@@ -48,3 +50,21 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     """Every file below a folder."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def write_released_layout(folder: Path, pictures: list[bytes], latent_side: int) -> Path:
+    """What the release's preprocessing leaves: PNG files, latents (8, S, S), labels 0 to 2."""
+    random = np.random.default_rng(0)
+    labels = []
+    for i, picture in enumerate(pictures):
+        image = folder / "images" / "00000" / f"img{i:08d}.png"
+        latent = folder / "vae-sd" / "00000" / f"img-mean-std-{i:08d}.npy"
+        for path in (image, latent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        image.write_bytes(picture)
+        mean, std = random.standard_normal((2, 4, latent_side, latent_side), dtype=np.float32)
+        np.save(latent, np.concatenate([mean, np.abs(std)]))
+        labels.append([f"00000/{latent.name}", i % 3])
+    (folder / "images" / "dataset.json").write_text(json.dumps({"labels": None}))
+    (folder / "vae-sd" / "dataset.json").write_text(json.dumps({"labels": labels}))
+    return folder

@@ -1,7 +1,6 @@
 """The layout of the published release's preprocessing, written by hand."""
 
 import io
-import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.preparing import run
+from data.preparing import run, write_released_layout
 from repa.cli import main
 from repa.data import PreparedDataset, open_dataset
 from repa.data.released import ReleasedDataset, ReleasedSource, is_released_layout
@@ -25,21 +24,9 @@ COUNT = 5
 @pytest.fixture
 def layout(tmp_path: Path, picture: Callable[..., bytes]) -> Path:
     """Five images of 64 px with latents (8, 8, 8) and labels 0 to 2."""
-    folder = tmp_path / "imagenet"
-    random = np.random.default_rng(0)
-    labels = []
-    for i in range(COUNT):
-        image = folder / "images" / "00000" / f"img{i:08d}.png"
-        latent = folder / "vae-sd" / "00000" / f"img-mean-std-{i:08d}.npy"
-        for path in (image, latent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        image.write_bytes(picture(i, (64, 64)))
-        mean, std = random.standard_normal((2, 4, 8, 8), dtype=np.float32)
-        np.save(latent, np.concatenate([mean, np.abs(std)]))
-        labels.append([f"00000/{latent.name}", i % 3])
-    (folder / "images" / "dataset.json").write_text(json.dumps({"labels": None}))
-    (folder / "vae-sd" / "dataset.json").write_text(json.dumps({"labels": labels}))
-    return folder
+    return write_released_layout(
+        tmp_path / "imagenet", [picture(i, (64, 64)) for i in range(COUNT)], latent_side=8
+    )
 
 
 def latent_file(layout: Path, index: int) -> Path:

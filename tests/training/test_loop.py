@@ -1,10 +1,7 @@
 """Real training runs on real images, in this process and in others."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,38 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from repa.checkpoints import find_checkpoint
-from repa.config import TrainOptions
 from repa.errors import RepaError
 from repa.training import setup, train
 from repa.training.log import read_metrics
 
 TARGET = "efficientnet-lite0"
-
-
-@pytest.fixture
-def options(emoji_dir: Path, tmp_path: Path):
-    def make(**changes) -> TrainOptions:
-        values = {
-            "exp_name": "run",
-            "output_dir": tmp_path,
-            "data_dir": emoji_dir,
-            "model": "SiT-Ti/8",
-            "enc_type": TARGET,
-            "encoder_depth": 2,
-            "projector_dim": 32,
-            "max_train_steps": 4,
-            "batch_size": 8,
-            "learning_rate": 1e-3,
-            "ema_decay": 0.9,
-            "mixed_precision": "no",
-            "device": "cpu",
-            "report_to": "none",
-            "logging_steps": 1,
-            "checkpointing_steps": 2,
-        }
-        return TrainOptions.model_validate(values | changes)
-
-    return make
 
 
 def weights(run: Path, step: int, name: str = "ema") -> dict[str, torch.Tensor]:
@@ -146,21 +116,9 @@ def test_other_precisions_train_on_this_cpu(options, precision: str) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
-def test_two_processes_train_like_one(options, tmp_path: Path) -> None:
+def test_two_processes_train_like_one(options, launch) -> None:
     alone = train(options(exp_name="alone"))
-    together = options(exp_name="together").model_dump(mode="json")
-    arguments = [
-        f"--{key.replace('_', '-')}={value}"
-        for key, value in together.items()
-        if value is not None and not isinstance(value, bool)
-    ]
-    script = Path(__file__).parents[2] / "train.py"
-    subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-         str(script), *arguments],
-        check=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    run = tmp_path / "together"
+    run = launch(options(exp_name="together"))
     losses = [[line["loss"] for line in read_metrics(r / "metrics.jsonl")] for r in (alone, run)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     for key, tensor in weights(alone, 4).items():

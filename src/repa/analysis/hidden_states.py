@@ -13,13 +13,13 @@ from repa.config import Precision
 from repa.data import ImageDataset
 from repa.devices import autocast
 from repa.diffusion import Interpolant
-from repa.models import SiT
+from repa.models import Transformer
 from repa.randomness import Purpose, standard_normal, stream
 
 
 @torch.no_grad()
 def pooled_hidden_states(
-    model: SiT,
+    model: Transformer,
     dataset: ImageDataset,
     indices: Sequence[int],
     depth: int,

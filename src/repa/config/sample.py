@@ -1,11 +1,11 @@
-"""Options of `repa sample`, and of every other place that draws samples."""
+"""Options of `repa sample`, of the published generate.py, and of all that draws samples."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from repa.config.base import PRECISION, Options, Precision, Probability, RunOptions
 
@@ -29,15 +29,97 @@ class SamplerOptions(Options):
         return self
 
 
-class SampleOptions(SamplerOptions, RunOptions):
-    """Generate images from a checkpoint: PNG files and an npz that evaluation suites read."""
+class ImageOptions(Options):
+    """Images"""
 
-    ckpt: Path = Field(description="a run's folder (its newest checkpoint), or a checkpoint")
-    sample_dir: Path = Field(Path("samples"), description="folder of the images")
     num_fid_samples: PositiveInt = Field(50_000, description="number of images")
-    per_proc_batch_size: PositiveInt = Field(32, description="images at a time")
     classes: str = Field(
-        "random", description="random, or labels with commas, one image of each in turn"
+        "random",
+        description="random; balanced; labels or names with commas, taken in turn; or a text file "
+        "with the label of each image on its line",
     )
+    seeding: Literal["image", "official"] = Field(
+        "image",
+        description="image: the seed and an image's index decide on it, whatever the batch; "
+        "official: the release's random stream for this batch size and number of processes",
+    )
+    png: bool = Field(False, description="also write each image as a PNG file")
+    overwrite: bool = Field(False, description="replace other samples of the same name")
+
+
+class InferenceOptions(Options):
+    """Model and precision"""
+
     raw_weights: bool = Field(False, description="the trained weights instead of their average")
+    model: str | None = Field(
+        None, description="checked against the checkpoint; tells DiT's own files from SiT's"
+    )
+    encoder_depth: PositiveInt | None = Field(
+        None, description="only for early released files, whose block names depend on it"
+    )
+    path_type: Literal["linear", "cosine"] | None = Field(
+        None, description="of a file that does not say it; linear by default"
+    )
+    vae: str | None = Field(
+        None, description="mse, ema or a local folder; by default that of the training data"
+    )
+    per_proc_batch_size: PositiveInt = Field(32, description="images at a time in each process")
     mixed_precision: Precision = Field("no", description=PRECISION)
+    allow_tf32: bool = Field(False, description="TF32 matrix products on CUDA")
+    fused_attn: bool = Field(True, description="PyTorch's fused attention kernels")
+    compile: bool = Field(False, description="torch.compile; needs a C++ compiler")
+
+
+class DrawOptions(InferenceOptions, ImageOptions, SamplerOptions, RunOptions):
+    """What decides on samples of a given model, and how they are drawn."""
+
+
+class SampleOptions(DrawOptions):
+    """Generate images from a checkpoint, as the npz that evaluation suites read."""
+
+    ckpt: Path = Field(
+        description="a run's folder (its newest checkpoint), a checkpoint, a from_pretrained "
+        "folder, a file of the release, SiT or DiT; `released` is the published SiT-XL/2"
+    )
+    sample_dir: Path = Field(
+        Path("samples"), description="name of the samples: NAME.npz, and NAME/*.png with --png"
+    )
+
+
+class ObsoleteOptions(Options):
+    """Accepted without effect"""
+
+    projector_embed_dims: str = Field("", description="projection heads are for training only")
+    qk_norm: bool = Field(False, description="the weights say whether the model has it")
+    legacy: bool = Field(False, description="early names of weights are recognized")
+
+
+class GenerateOptions(ObsoleteOptions, DrawOptions):
+    """Generate images with the published command line and its defaults."""
+
+    ckpt: Path | None = Field(
+        None, description="as of `repa sample`; by default the released SiT-XL/2, downloaded"
+    )
+    sample_dir: Path = Field(Path("samples"), description="folder of all samples")
+    global_seed: NonNegativeInt = Field(0, description="the published name of --seed")
+    tf32: bool = Field(True, description="the published name of --allow-tf32")
+    allow_tf32: bool = Field(True, description="TF32 matrix products on CUDA")
+    encoder_depth: PositiveInt | None = Field(
+        8, description="only for early released files, whose block names depend on it"
+    )
+    vae: str | None = Field(
+        None, description="mse, ema or a local folder; ema by default, for latents of SD-VAE"
+    )
+    resolution: PositiveInt | None = Field(None, description="checked against the checkpoint")
+    num_classes: PositiveInt | None = Field(None, description="likewise")
+    cfg_scale: Annotated[float, Field(ge=1)] = Field(1.5, description="guidance; 1 is none")
+    png: bool = Field(True, description="also write each image as a PNG file")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename(cls, values: dict[str, Any]) -> dict[str, Any]:
+        renamed = {
+            "seed": values.get("global_seed", 0),
+            "allow_tf32": values.get("tf32", True),
+        }
+        return renamed | values

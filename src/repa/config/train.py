@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -18,9 +18,13 @@ class ExperimentOptions(Options):
     resume: Literal["auto", "no"] = Field(
         "auto", description="auto continues from the run's newest checkpoint, if it has one"
     )
+    resume_step: NonNegativeInt = Field(
+        0, description="continue from this step's checkpoint, ours or the release's, not the newest"
+    )
     report_to: Literal["tensorboard", "wandb", "none"] = Field(
         "tensorboard", description="where metrics go besides metrics.jsonl"
     )
+    logging_dir: str = Field("logs", description="folder of the trackers' files in the run's")
     logging_steps: PositiveInt = Field(100, description="steps between log lines")
     checkpointing_steps: PositiveInt = Field(50_000, description="steps between checkpoints")
     sampling_steps: PositiveInt = Field(10_000, description="steps between preview grids")
@@ -78,12 +82,18 @@ class ObjectiveOptions(Options):
         "uniform", description="distribution of the training times"
     )
     cfg_prob: Probability = Field(0.1, description="probability of dropping the label")
+    legacy: bool = Field(
+        False, description="drop labels twice, as the release's first experiments did"
+    )
 
 
 class OptimizationOptions(Options):
     """Optimization"""
 
     max_train_steps: PositiveInt = Field(400_000, description="optimizer steps")
+    epochs: PositiveInt | None = Field(
+        None, description="stop after so many passes over the data, if that is earlier"
+    )
     batch_size: PositiveInt = Field(256, description="over all processes")
     gradient_accumulation_steps: PositiveInt = Field(1, description="batches a step")
     learning_rate: PositiveFloat = Field(1e-4, description="of AdamW, constant")
@@ -97,7 +107,26 @@ class OptimizationOptions(Options):
     allow_tf32: bool = Field(False, description="TF32 matrix products on CUDA")
 
 
+class TrainingEvaluationOptions(Options):
+    """Evaluation during training"""
+
+    eval_every: PositiveInt | None = Field(
+        None, description="steps between evaluations of the averaged weights' samples"
+    )
+    eval_samples: PositiveInt = Field(5_000, description="images sampled for each")
+    eval_reference: Path | None = Field(
+        None, description="as --reference of `repa evaluate`; by default 10,000 of the dataset"
+    )
+    eval_network: str = Field("inception", description="as --network of `repa evaluate`")
+    eval_network_weights: Path | None = Field(None, description="file of the network's weights")
+    eval_mode: Literal["ode", "sde"] = Field("ode", description="sampler")
+    eval_num_steps: Annotated[int, Field(ge=2)] = Field(50, description="steps of the sampler")
+    eval_cfg_scale: Annotated[float, Field(ge=1)] = Field(1.0, description="guidance; 1 is none")
+    eval_batch_size: PositiveInt = Field(64, description="images at a time in each process")
+
+
 class TrainOptions(
+    TrainingEvaluationOptions,
     OptimizationOptions,
     ObjectiveOptions,
     AlignmentOptions,

@@ -69,7 +69,7 @@ def check_encoder_names(names: str) -> list[str]:
     Raises:
         RepaError: if one is unknown.
     """
-    if names == "none":
+    if names.lower() == "none":  # the release writes None
         return []
     found = [name.strip() for name in names.split(",")]
     for name in found:

@@ -1,71 +1,225 @@
-"""`repa sample`: a checkpoint to PNG files and an npz."""
+"""`repa sample`: a checkpoint to an npz of images, on any number of processes."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
 import numpy as np
-from PIL import Image
+import torch
+from accelerate import PartialState
 from tqdm import tqdm
 
-from repa.autoencoders import create_autoencoder
-from repa.checkpoints import load_model
-from repa.config import SampleOptions
+from repa.autoencoders import Autoencoder, create_autoencoder
+from repa.checkpoints import CheckpointState, load_model, locate
+from repa.config import DrawOptions, Precision, SampleOptions
 from repa.devices import pick_device, pick_precision
 from repa.diffusion import Interpolant
 from repa.errors import RepaError
-from repa.randomness import Purpose, stream
-from repa.sampling import generate_images
+from repa.models import Transformer
+from repa.models.layers import Attention
+from repa.sampling.archive import SampleArchive
+from repa.sampling.batches import SampleBatch, image_batches, official_batches
+from repa.sampling.generate import generate_latents, latent_shape
+from repa.sampling.labels import choose_labels
+from repa.sampling.noise import OfficialStream
+from repa.weights import fingerprint
+
+WRITERS = 4  # threads that write finished batches while the next is drawn
 
 
 def run_sample(options: SampleOptions) -> None:
-    """Writes `--num-fid-samples` images as PNG files and one npz with `arr_0` (N, H, W, 3) uint8.
+    """Draws `--num-fid-samples` images into NAME.npz and, if asked for, NAME/*.png.
 
     Raises:
-        RepaError: if the checkpoint, a class or the autoencoder does not fit.
+        RepaError: if the checkpoint, a class, the autoencoder or the destination does not fit.
     """
-    device = pick_device(options.device)
-    model, state = load_model(options.ckpt, options.raw_weights)
-    model = model.to(device)
-    labels = _labels(options, model.num_classes)
-    autoencoder = create_autoencoder(state.autoencoder.name, device)
-    folder = options.sample_dir
-    folder.mkdir(parents=True, exist_ok=True)
-
-    batches = generate_images(
-        model,
-        autoencoder,
-        labels,
-        options,
-        options.seed,
-        Interpolant(state.options["path_type"]),
-        options.per_proc_batch_size,
-        pick_precision(options.mixed_precision, device),
-    )
-    images: list[np.ndarray] = []
-    with tqdm(total=len(labels), unit="image", desc="sample") as progress:
-        for batch in batches:
-            for pixels in batch.permute(0, 2, 3, 1).numpy():  # (H, W, 3)
-                Image.fromarray(pixels).save(folder / f"{len(images):06d}.png")
-                images.append(pixels)
-            progress.update(len(batch))
-    archive = folder.with_name(folder.name + ".npz")
-    np.savez(archive, arr_0=np.stack(images))
-    print(f"{len(images)} images of step {state.step}: {folder} and {archive}")
+    processes = start_processes(options)
+    model, state = open_model(options, options.ckpt, processes)
+    draw_samples(options, options.sample_dir, model, state, processes)
 
 
-def _labels(options: SampleOptions, num_classes: int) -> np.ndarray:
-    count = options.num_fid_samples
-    if options.classes == "random":
-        draws = (
-            stream(options.seed, Purpose.LABELS, i).integers(num_classes) for i in range(count)
-        )
-        return np.fromiter(draws, np.int64, count)
-    try:
-        chosen = [int(label) for label in options.classes.split(",")]
-    except ValueError:
-        chosen = [-1]
-    if not all(0 <= label < num_classes for label in chosen):
+def start_processes(options: DrawOptions) -> PartialState:
+    """This process's place among the others, and its device."""
+    is_cpu = pick_device(options.device).type == "cpu"
+    # A process whose share is done waits for the others, however long theirs take.
+    return PartialState(cpu=is_cpu, timeout=timedelta(days=7))
+
+
+def open_model(
+    options: DrawOptions, ckpt: Path, processes: PartialState
+) -> tuple[Transformer, CheckpointState]:
+    """The backbone of `ckpt`, with what is known of it."""
+    with processes.main_process_first():  # the others wait while one downloads it
+        ckpt = locate(ckpt)
+    return load_model(ckpt, options.raw_weights, options.encoder_depth, options.model)
+
+
+def draw_samples(
+    options: DrawOptions,
+    name: Path,
+    model: Transformer,
+    state: CheckpointState,
+    processes: PartialState,
+) -> None:
+    """Draws the images of a model that are not in the archive called `name` yet.
+
+    Args:
+        options: what to draw, and how.
+        name: path of the archive without suffix.
+        model: the backbone.
+        state: of its checkpoint.
+        processes: this process and the others.
+
+    Raises:
+        RepaError: if a class, the autoencoder or the destination does not fit.
+    """
+    if model.objective != "flow":
+        raise RepaError(f"{state.model}: only flow-based models can be sampled so far")
+    device = processes.device
+    precision = pick_precision(options.mixed_precision, device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.allow_tf32
+    autoencoder = create_autoencoder(_autoencoder_name(options, state), device)
+    if autoencoder.latent_shape(state.resolution) != latent_shape(model):
         raise RepaError(
-            f"--classes {options.classes!r}: random, or labels from 0 to {num_classes - 1} "
-            "with commas"
+            f"autoencoder {autoencoder.name} makes latents of "
+            f"{autoencoder.latent_shape(state.resolution)}; the model has {latent_shape(model)}"
         )
-    return np.resize(np.array(chosen, np.int64), count)
+    labels = choose_labels(
+        options.classes, options.num_fid_samples, model.num_classes, state.classes, options.seed
+    )
+    request = _request(options, model, state, autoencoder, labels, precision, processes)
+    archive = SampleArchive(name, request, options.num_fid_samples, options.png)
+    if processes.is_main_process:
+        archive.begin(options.overwrite)
+    processes.wait_for_everyone()
+    if not archive.complete:
+        missing = archive.missing()
+        processes.wait_for_everyone()  # all have looked before anyone adds to it
+        model = _ready(model, options, device)
+        batches = _batches(options, missing, labels, model, processes)
+        path = Interpolant(request["path_type"])
+        with _progress(len(missing), processes) as progress:
+            _draw(batches, model, autoencoder, archive, options, path, precision, progress)
+        processes.wait_for_everyone()
+        if processes.is_main_process:
+            archive.finish()
+    processes.wait_for_everyone()
+    if processes.is_main_process:
+        also = f" and {archive.pictures}" if options.png else ""
+        print(f"{archive.count} images of step {state.step}: {archive.npz}{also}")
+
+
+def _autoencoder_name(options: DrawOptions, state: CheckpointState) -> str:
+    if options.vae in ("mse", "ema"):
+        return f"sd-vae-ft-{options.vae}"
+    return options.vae or state.autoencoder.name
+
+
+def _request(
+    options: DrawOptions,
+    model: Transformer,
+    state: CheckpointState,
+    autoencoder: Autoencoder,
+    labels: np.ndarray,
+    precision: Precision,
+    processes: PartialState,
+) -> dict[str, Any]:
+    """All that decides on the images: samples of another request are other samples."""
+    chosen = ("mode", "num_steps", "heun", "cfg_scale", "guidance_low", "guidance_high")
+    request: dict[str, Any] = {
+        "model": state.model,
+        "weights": fingerprint(model.state_dict()),
+        "step": state.step,
+        "path_type": options.path_type or state.options.get("path_type", "linear"),
+        "autoencoder": autoencoder.name,
+        "images": options.num_fid_samples,
+        "labels": fingerprint({"labels": torch.from_numpy(labels)}),
+        "seed": options.seed,
+        "seeding": options.seeding,
+        **{name: getattr(options, name) for name in chosen},
+        "precision": precision,
+        "tf32": options.allow_tf32,
+        "png": options.png,
+    }
+    if options.seeding == "official":
+        request["layout"] = f"{processes.num_processes} x {options.per_proc_batch_size}"
+        request["device"] = processes.device.type
+    return request
+
+
+def _ready(model: Transformer, options: DrawOptions, device: torch.device) -> Transformer:
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.fused = options.fused_attn
+    model = model.to(device)
+    if options.compile:
+        model.compile(dynamic=False)
+    return model
+
+
+def _batches(
+    options: DrawOptions,
+    missing: list[int],
+    labels: np.ndarray,
+    model: Transformer,
+    processes: PartialState,
+) -> Iterator[SampleBatch]:
+    size, shape, device = options.per_proc_batch_size, latent_shape(model), processes.device
+    place = (processes.process_index, processes.num_processes)
+    if options.seeding == "image":
+        return image_batches(missing, labels, options.seed, size, shape, device, *place)
+    random = OfficialStream(options.seed, *place, (size, *shape), model.num_classes, device)
+    step_noises = options.num_steps - 1 if options.mode == "sde" else 0
+    own = None if options.classes == "random" else labels
+    return official_batches(missing, len(labels), own, random, step_noises, *place)
+
+
+def _progress(missing: int, processes: PartialState) -> tqdm:
+    count = processes.num_processes
+    return tqdm(
+        total=-(-missing // count),
+        unit="image",
+        desc="sample" if count == 1 else f"sample, 1 of {count} processes",
+        disable=not processes.is_main_process,
+    )
+
+
+def _draw(
+    batches: Iterator[SampleBatch],
+    model: Transformer,
+    autoencoder: Autoencoder,
+    archive: SampleArchive,
+    options: DrawOptions,
+    path: Interpolant,
+    precision: Precision,
+    progress: tqdm,
+) -> None:
+    """Draws this process's batches; threads write them."""
+    writing: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(WRITERS, "write") as pool:
+        for batch in batches:
+            latents = generate_latents(model, batch.labels, batch.noise, options, path, precision)
+            kept = len(batch.indices)
+            images = autoencoder.decode(latents[:kept].float()).cpu()  # (n, 3, R, R)
+            pixels = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+            labels = batch.labels[:kept].cpu().numpy()
+            writing.append(pool.submit(archive.add, batch.indices, pixels, labels))
+            if len(writing) > WRITERS:
+                _written(writing.popleft())
+            progress.update(kept)
+        while writing:
+            _written(writing.popleft())
+
+
+def _written(part: Future[None]) -> None:
+    try:
+        part.result()
+    except OSError as error:
+        raise RepaError(
+            f"cannot write samples: {error}; the same command goes on from what is there"
+        ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,29 +14,33 @@ from repa.autoencoders import Autoencoder
 from repa.config import Precision, SamplerOptions
 from repa.devices import autocast
 from repa.diffusion import GuidedVelocity, Interpolant, sample_ode, sample_sde
-from repa.models import SiT
-from repa.randomness import Purpose, standard_normal, stream
+from repa.models import Transformer
+from repa.sampling.noise import ImageNoise, Noise
+
+
+def latent_shape(model: Transformer) -> tuple[int, int, int]:
+    """(C, H, W) of the model's input."""
+    return (model.in_channels, model.input_size, model.input_size)
 
 
 def generate_latents(
-    model: SiT,
+    model: Transformer,
     labels: Tensor,
-    indices: Sequence[int],
+    noise: Noise,
     sampler: SamplerOptions,
-    seed: int,
     interpolant: Interpolant,
     precision: Precision = "no",
 ) -> Tensor:
-    """Latents of the images with the given indices.
+    """Latents of one batch of images.
 
-    Image i starts from noise that `seed` and i determine, whatever else is in the batch.
+    The model is evaluated once a step (twice with Heun), on 2 N inputs where guidance applies and
+    on N elsewhere.
 
     Args:
         model: the backbone, on its device.
         labels: classes (N,), int64.
-        indices: the images' indices, N of them.
+        noise: of the batch.
         sampler: method, steps and guidance.
-        seed: of the noise.
         interpolant: path that the model was trained on.
         precision: of the model's evaluations.
 
@@ -44,11 +48,6 @@ def generate_latents(
         (N, C, H, W), float64.
     """
     device = model.device
-    shape = (model.in_channels, model.input_size, model.input_size)
-    randoms = [stream(seed, Purpose.SAMPLING, index) for index in indices]
-
-    def draw(step: int = 0) -> Tensor:
-        return torch.from_numpy(np.stack([standard_normal(r, shape) for r in randoms])).to(device)
 
     def evaluate(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         with torch.inference_mode(), autocast(precision, device):
@@ -65,12 +64,12 @@ def generate_latents(
         sampler.guidance_high,
     )
     if sampler.mode == "ode":
-        return sample_ode(velocity, draw(), sampler.num_steps, sampler.heun)
-    return sample_sde(velocity, draw(), sampler.num_steps, interpolant, draw)
+        return sample_ode(velocity, noise.initial(), sampler.num_steps, sampler.heun)
+    return sample_sde(velocity, noise.initial(), sampler.num_steps, interpolant, noise.step)
 
 
 def generate_images(
-    model: SiT,
+    model: Transformer,
     autoencoder: Autoencoder,
     labels: np.ndarray,
     sampler: SamplerOptions,
@@ -78,12 +77,19 @@ def generate_images(
     interpolant: Interpolant,
     batch_size: int,
     precision: Precision = "no",
+    indices: range | None = None,
 ) -> Iterator[Tensor]:
-    """Batches of images (n, 3, R, R), uint8 on the CPU: image i has class `labels[i]`."""
-    for start in range(0, len(labels), batch_size):
-        indices = range(start, min(start + batch_size, len(labels)))
-        y = torch.from_numpy(np.asarray(labels[start : indices.stop], np.int64))
-        latents = generate_latents(model, y, indices, sampler, seed, interpolant, precision)
+    """Batches of images (n, 3, R, R), uint8 on the CPU: image i has class `labels[i]`.
+
+    Image i depends on the seed and on i alone, whatever else is drawn; `indices` says which to
+    draw, by default all.
+    """
+    indices = range(len(labels)) if indices is None else indices
+    for start in range(0, len(indices), batch_size):
+        batch = indices[start : start + batch_size]
+        y = torch.from_numpy(np.asarray(labels[batch], np.int64))
+        noise = ImageNoise(seed, batch, latent_shape(model), model.device)
+        latents = generate_latents(model, y, noise, sampler, interpolant, precision)
         yield autoencoder.decode(latents.float()).cpu()
 
 

@@ -33,10 +33,8 @@ class MetricsLog:
         self._sums: dict[str, Tensor] = {}
         self._steps = 0
         self._started = self._since = time.perf_counter()
-        if accelerator.is_main_process and path.exists():
-            lines = read_metrics(path)
-            kept = [line for line in lines if line["step"] <= step]
-            path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        if accelerator.is_main_process:
+            kept = keep_until(path, step)
             self.previous_seconds = kept[-1]["seconds"] if kept else 0.0
 
     def add(self, values: dict[str, Tensor]) -> None:
@@ -79,3 +77,12 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         except json.JSONDecodeError:
             break
     return lines
+
+
+def keep_until(path: Path, step: int) -> list[dict[str, float]]:
+    """Drops the lines of later steps, if there is such a file; returns the others."""
+    if not path.exists():
+        return []
+    kept = [line for line in read_metrics(path) if line["step"] <= step]
+    path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    return kept

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from repa.checkpoints import find_checkpoint
 from repa.config import TrainOptions
 from repa.data import open_dataset
 from repa.data.visits import ProcessBatches, Visits, visit_loader
 from repa.diffusion import Interpolant
 from repa.training.checkpoint import restore, save_checkpoint
 from repa.training.ema import EMA
+from repa.training.evaluation import Evaluations
 from repa.training.log import MetricsLog
 from repa.training.module import TrainingModule
 from repa.training.preview import Previews
@@ -23,7 +23,10 @@ from repa.training.setup import (
     build_optimizer,
     check_dataset,
     check_resumable,
+    find_start,
+    limit_to_epochs,
     new_state,
+    open_autoencoder,
     open_run,
     pick_workers,
     start,
@@ -41,6 +44,7 @@ def train(options: TrainOptions) -> Path:
     """
     dataset = open_dataset(options.data_dir)
     check_dataset(options, dataset)
+    options = limit_to_epochs(options, dataset)
     accelerator = start(options)
     device = accelerator.device
 
@@ -61,7 +65,7 @@ def train(options: TrainOptions) -> Path:
 
     run = options.output_dir / options.exp_name
     state = new_state(options, dataset)
-    if (checkpoint := find_checkpoint(run)) is not None:
+    if (checkpoint := find_start(options, run, dataset, accelerator)) is not None:
         state = check_resumable(options, checkpoint, state)
         restore(checkpoint, module, ema.model, optimizer)
         accelerator.print(f"resuming {run} at step {state.step}")
@@ -84,9 +88,15 @@ def train(options: TrainOptions) -> Path:
     )
     visits = Visits(dataset, options.seed, make_batch.keys)
     loader = visit_loader(visits, batches, pick_workers(options, device))
+    autoencoder = open_autoencoder(options, dataset, accelerator)
     previews = None
-    if accelerator.is_main_process:
-        previews = Previews(options, dataset, device, run / "previews")
+    if accelerator.is_main_process and autoencoder is not None:
+        previews = Previews(options, dataset, autoencoder, device, run / "previews")
+    evaluations = None
+    if options.eval_every and autoencoder is not None:
+        evaluations = Evaluations(
+            options, dataset, autoencoder, accelerator, run / "evaluations.jsonl", state.step
+        )
     log = MetricsLog(run / "metrics.jsonl", accelerator, state.step, images_a_step)
     progress = tqdm(
         total=options.max_train_steps,
@@ -121,6 +131,8 @@ def train(options: TrainOptions) -> Path:
         with log.paused():
             if step % options.sampling_steps == 0 and previews is not None:
                 previews.draw(ema.model, step)
+            if evaluations is not None and evaluations.due(step):
+                evaluations.measure(ema.model, step)
             if (step % options.checkpointing_steps == 0 or is_last) and accelerator.is_main_process:
                 scaler = accelerator.scaler
                 now = {"step": step, "scaler": scaler.state_dict() if scaler else None}

@@ -16,7 +16,7 @@ from repa.alignment import cosine_alignment_loss, projection_heads
 from repa.diffusion import Interpolant, velocity_loss
 from repa.diffusion.interpolant import Weighting
 from repa.errors import RepaError
-from repa.models import SiT
+from repa.models import Transformer
 
 
 @dataclass
@@ -57,7 +57,7 @@ class TrainingModule(nn.Module):
 
     def __init__(
         self,
-        model: SiT,
+        model: Transformer,
         interpolant: Interpolant,
         target_dims: Sequence[int] = (),
         encoder_depth: int = 8,

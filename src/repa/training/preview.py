@@ -2,49 +2,41 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-from repa.autoencoders import Autoencoder, create_autoencoder
+from repa.autoencoders import Autoencoder
 from repa.config import SamplerOptions, TrainOptions
 from repa.data import ImageDataset
 from repa.devices import pick_precision
 from repa.diffusion import Interpolant
-from repa.errors import RepaError
-from repa.models import SiT
+from repa.models import Transformer
 from repa.sampling import generate_images, save_grid
 
 IMAGES = 32
 
 
 class Previews:
-    """Draws the same noise and classes at every call.
-
-    If the dataset's autoencoder cannot be had, says so once and draws nothing: training goes on.
-    """
+    """Draws the same noise and classes at every call."""
 
     def __init__(
-        self, options: TrainOptions, dataset: ImageDataset, device: torch.device, folder: Path
+        self,
+        options: TrainOptions,
+        dataset: ImageDataset,
+        autoencoder: Autoencoder,
+        device: torch.device,
+        folder: Path,
     ):
+        self.autoencoder = autoencoder
         self.seed = options.seed
         self.interpolant = Interpolant(options.path_type)
         self.precision = pick_precision(options.mixed_precision, device)
         self.labels = dataset.labels[:: max(1, len(dataset) // IMAGES)][:IMAGES]
         self.folder = folder
-        try:
-            name = dataset.manifest.autoencoder.name
-            self.autoencoder: Autoencoder | None = create_autoencoder(name, device)
-        except RepaError as error:
-            tqdm.write(f"warning: no previews: {error}", file=sys.stderr)
-            self.autoencoder = None
 
-    def draw(self, model: SiT, step: int) -> None:
+    def draw(self, model: Transformer, step: int) -> None:
         """Saves STEP.png."""
-        if self.autoencoder is None:
-            return
         batches = generate_images(
             model,
             self.autoencoder,

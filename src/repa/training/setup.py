@@ -15,16 +15,20 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration
 from torch import nn
+from tqdm import tqdm
 
 import repa
-from repa.checkpoints import CheckpointState, read_state
+from repa.autoencoders import Autoencoder, create_autoencoder
+from repa.checkpoints import CheckpointState, continue_released, find_checkpoint, read_state
 from repa.config import TrainOptions
 from repa.data import ImageDataset
 from repa.devices import pick_device, pick_precision
 from repa.encoders import check_encoder_names, create_encoders
 from repa.errors import RepaError
-from repa.models import SiT, create_model
+from repa.models import Transformer, create_model
 from repa.training.batches import BatchMaker
+
+LEGACY_DROPOUT = 0.1  # of the release's model, besides the one that its early script did
 
 
 def start(options: TrainOptions) -> Accelerator:
@@ -50,7 +54,7 @@ def start(options: TrainOptions) -> Accelerator:
             mixed_precision=precision,
             gradient_accumulation_steps=options.gradient_accumulation_steps,
             log_with=None if tracker == "none" else tracker,
-            project_config=ProjectConfiguration(str(run), logging_dir=str(run / "logs")),
+            project_config=ProjectConfiguration(str(run), str(run / options.logging_dir)),
         )
     except (ImportError, ValueError) as error:
         raise RepaError(f"cannot start: {error}") from None
@@ -80,9 +84,48 @@ def check_dataset(options: TrainOptions, dataset: ImageDataset) -> None:
         )
 
 
-def build_model(options: TrainOptions, dataset: ImageDataset) -> SiT:
-    """The backbone for the dataset's latents and classes, with random weights."""
-    return create_model(options.model, **_model_arguments(options, dataset))
+def limit_to_epochs(options: TrainOptions, dataset: ImageDataset) -> TrainOptions:
+    """The options with `--epochs` expressed in steps."""
+    if options.epochs is None:
+        return options
+    images_a_step = options.batch_size * options.gradient_accumulation_steps
+    steps = max(1, options.epochs * len(dataset) // images_a_step)
+    return options.model_copy(
+        update={"max_train_steps": min(steps, options.max_train_steps), "epochs": None}
+    )
+
+
+def open_autoencoder(
+    options: TrainOptions, dataset: ImageDataset, accelerator: Accelerator
+) -> Autoencoder | None:
+    """What decodes previews and evaluated samples, on the processes that need it.
+
+    None, with one warning, where its weights cannot be had: training goes on without previews.
+
+    Raises:
+        RepaError: if it cannot be had and `--eval-every` needs it.
+    """
+    if not (accelerator.is_main_process or options.eval_every):
+        return None
+    try:
+        return create_autoencoder(dataset.manifest.autoencoder.name, accelerator.device)
+    except RepaError as error:
+        if options.eval_every:
+            raise RepaError(f"--eval-every {options.eval_every}: {error}") from None
+        tqdm.write(f"warning: no previews: {error}", file=sys.stderr)
+        return None
+
+
+def build_model(options: TrainOptions, dataset: ImageDataset) -> Transformer:
+    """The backbone for the dataset's latents and classes, with random weights.
+
+    Raises:
+        RepaError: if there is no such model, or none of this objective.
+    """
+    model = create_model(options.model, **_model_arguments(options, dataset))
+    if model.objective != "flow":
+        raise RepaError(f"--model {options.model}: only flow-based models can be trained so far")
+    return model
 
 
 def _model_arguments(options: TrainOptions, dataset: ImageDataset) -> dict[str, Any]:
@@ -91,14 +134,20 @@ def _model_arguments(options: TrainOptions, dataset: ImageDataset) -> dict[str, 
         "input_size": side,
         "in_channels": channels,
         "num_classes": options.num_classes or dataset.num_classes,
-        "class_dropout_prob": options.cfg_prob,
+        "class_dropout_prob": _label_dropout(options),
         "qk_norm": options.qk_norm,
         "fused_attn": options.fused_attn,
     }
 
 
+def _label_dropout(options: TrainOptions) -> float:
+    if not options.legacy:
+        return options.cfg_prob
+    return 1 - (1 - LEGACY_DROPOUT) * (1 - options.cfg_prob)
+
+
 def build_batch_maker(
-    options: TrainOptions, dataset: ImageDataset, model: SiT, device: torch.device
+    options: TrainOptions, dataset: ImageDataset, model: Transformer, device: torch.device
 ) -> tuple[BatchMaker, list[int]]:
     """The batch maker, with encoders for what the dataset has not cached, and the token widths."""
     names = check_encoder_names(options.enc_type)
@@ -145,6 +194,25 @@ def new_state(options: TrainOptions, dataset: ImageDataset) -> CheckpointState:
     )
 
 
+def find_start(
+    options: TrainOptions, run: Path, dataset: ImageDataset, accelerator: Accelerator
+) -> Path | None:
+    """The checkpoint to continue from: that of `--resume-step`, else the newest, if there is one.
+
+    The release's checkpoint of that step is translated first.
+
+    Raises:
+        RepaError: if there is none of that step, or it cannot be used.
+    """
+    if not options.resume_step:
+        return find_checkpoint(run)
+    manifest = dataset.manifest
+    with accelerator.main_process_first():  # one translates, the others find it done
+        return continue_released(
+            run, options.resume_step, manifest.autoencoder, manifest.resolution, manifest.classes
+        )
+
+
 def check_resumable(
     options: TrainOptions, checkpoint: Path, wanted: CheckpointState
 ) -> CheckpointState:
@@ -156,8 +224,12 @@ def check_resumable(
     if options.resume == "no":
         raise RepaError(f"--resume no: {checkpoint} exists; choose another --exp-name or delete it")
     found = read_state(checkpoint)
-    same = ("model", "model_arguments", "autoencoder", "resolution")
+    same = ("model", "autoencoder", "resolution")
     differing = [name for name in same if getattr(found, name) != getattr(wanted, name)]
+    theirs, ours = found.model_arguments, wanted.model_arguments
+    differing += sorted(
+        f"{name}, {theirs.get(name)} there" for name in ours if theirs.get(name) != ours[name]
+    )
     differing += [
         "--" + name.replace("_", "-")
         for name in ("seed", "enc_type", "encoder_depth", "path_type", "batch_size")
@@ -184,7 +256,7 @@ def open_run(options: TrainOptions, run: Path, accelerator: Accelerator) -> None
         (run / "config.yaml").write_text(recipe)
     if options.report_to != "none":
         config = {k: v for k, v in options.model_dump(mode="json").items() if v is not None}
-        accelerator.init_trackers("repa", config=config)
+        accelerator.init_trackers("repa", config, {"wandb": {"name": options.exp_name}})
 
 
 def pick_workers(options: TrainOptions, device: torch.device) -> int:

@@ -1,0 +1,141 @@
+import json
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from repa.errors import RepaError
+from repa.sampling.archive import SampleArchive
+
+REQUEST = {"seed": 0, "steps": (1, 2)}
+
+
+def images(indices: range) -> np.ndarray:
+    """(n, 2, 3, 3): every image another color."""
+    return np.stack([np.full((2, 3, 3), index, np.uint8) for index in indices])
+
+
+def archive(tmp_path: Path, count: int = 10, png: bool = False, **request) -> SampleArchive:
+    return SampleArchive(tmp_path / "out" / "a", REQUEST | request, count, png)
+
+
+def fill(samples: SampleArchive, *parts: range) -> None:
+    for part in parts:
+        samples.add(part, images(part), np.array(part))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [range(4), range(4, 8), range(8, 10)],
+        [range(8, 10), range(4), range(4, 8)],
+        [
+            range(0, 6, 2),
+            range(1, 6, 2),
+            range(6, 10, 2),
+            range(7, 10, 2),
+        ],
+        [range(1), range(1, 10)],
+    ],
+)
+def test_parts_become_one_archive_in_order(tmp_path: Path, parts: list[range]) -> None:
+    samples = archive(tmp_path)
+    samples.begin(overwrite=False)
+    assert samples.missing() == list(range(10))
+    fill(samples, *parts[:-1])
+    assert samples.missing() == list(parts[-1])
+    assert not samples.complete
+    fill(samples, parts[-1])
+    samples.finish()
+    with np.load(samples.npz, allow_pickle=False) as arrays:
+        assert arrays.files == ["arr_0"]
+        np.testing.assert_array_equal(arrays["arr_0"], images(range(10)))
+        assert arrays["arr_0"].dtype == np.uint8
+    record = json.loads(samples.record.read_text())
+    assert record == {"request": {"seed": 0, "steps": [1, 2]}, "labels": list(range(10))}
+    assert samples.complete
+    assert sorted(path.name for path in samples.npz.parent.iterdir()) == ["a.json", "a.npz"]
+
+
+def test_equal_images_make_equal_files(tmp_path: Path) -> None:
+    contents = []
+    for name, parts in (("x", [range(10)]), ("y", [range(7, 10), range(7)])):
+        samples = archive(tmp_path / name)
+        samples.begin(overwrite=False)
+        fill(samples, *parts)
+        samples.finish()
+        contents.append(samples.npz.read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_png_files_on_request(tmp_path: Path) -> None:
+    samples = archive(tmp_path, count=3, png=True)
+    samples.begin(overwrite=False)
+    fill(samples, range(3))
+    with Image.open(samples.pictures / "000002.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), images(range(3))[2])
+    assert len(list(samples.pictures.iterdir())) == 3
+
+
+def test_other_samples_are_not_touched(tmp_path: Path) -> None:
+    first = archive(tmp_path, count=3, png=True)
+    first.begin(overwrite=False)
+    fill(first, range(2))
+    with pytest.raises(RepaError, match=r"a holds other samples \(different: seed\): choose"):
+        archive(tmp_path, count=3, png=True, seed=1).begin(overwrite=False)
+    assert first.missing() == [2]
+    fill(first, range(2, 3))
+    first.finish()
+    before = first.npz.read_bytes()
+    with pytest.raises(RepaError, match=r"different: extra, seed"):
+        archive(tmp_path, count=3, seed=1, extra=1).begin(overwrite=False)
+    assert first.npz.read_bytes() == before
+    first.begin(overwrite=False)  # the same again is complete
+    assert first.complete
+
+    other = archive(tmp_path, count=2, seed=1)
+    other.begin(overwrite=True)
+    assert other.missing() == [0, 1]
+    assert not first.npz.exists()
+    assert not list(first.pictures.glob("*.png"))
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a/000000.png"])
+def test_files_of_others_are_not_touched(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"precious")
+    with pytest.raises(RepaError, match=f"{name} exists: choose another --sample-dir, or"):
+        archive(tmp_path, png=True).begin(overwrite=False)
+    assert path.read_bytes() == b"precious"
+
+
+def test_a_broken_record_is_said_so(tmp_path: Path) -> None:
+    samples = archive(tmp_path)
+    samples.begin(overwrite=False)
+    (samples.partial / "request.json").write_text("{")
+    with pytest.raises(RepaError, match="request.json cannot be read .* delete it, or --overwrite"):
+        samples.begin(overwrite=False)
+    samples.begin(overwrite=True)
+
+
+def test_a_destination_that_cannot_be_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(RepaError, match="--sample-dir .*out/a: "):
+        archive(tmp_path).begin(overwrite=False)
+
+
+def test_the_whole_is_never_in_memory(tmp_path: Path) -> None:
+    samples = SampleArchive(tmp_path / "a", REQUEST, 4096, png=False)
+    samples.begin(overwrite=False)
+    for start in range(0, 4096, 64):
+        part = range(start, start + 64)
+        samples.add(part, np.zeros((64, 64, 64, 3), np.uint8), np.array(part))
+    tracemalloc.start()
+    samples.finish()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert samples.npz.stat().st_size > 4096 * 64 * 64 * 3
+    assert peak < 10 * 2**20  # of 50 MB
