@@ -168,7 +168,7 @@ class ViTEncoder(Encoder):
     @classmethod
     def describe(cls, name: str, resolution: int, folder: Path) -> Description:
         row, grid = VITS[name], own_grid(resolution)
-        file = _local_file(row, folder)
+        file = find_weights(row, folder)
         source = row.files[0] + (" or download" if row.hosted else "")
         found = str(file) if file else _cached_by_the_hub(row)
         if _timm_config(row) is None:
@@ -183,9 +183,9 @@ def _build(name: str, row: ViT, input_size: int, weights: Path | None) -> Any:
         raise RepaError(f"{name} needs a newer timm than {timm.__version__}: pip install -U timm")
     options = {"img_size": input_size, "num_classes": 0, **row.arguments}
     if weights is not None and _is_file(weights):
-        return _read(weights, row, options)
-    if (file := _local_file(row, weights)) is not None:
-        return _read(file, row, options)
+        return read_vit(weights, row, options)
+    if (file := find_weights(row, weights)) is not None:
+        return read_vit(file, row, options)
     advice = f"put {row.files[0]} into {weights or 'ckpts'}/ or name it with --encoder-weights"
     if not row.hosted:
         raise RepaError(f"no weights for {name}, which are not downloaded: {advice}")
@@ -197,7 +197,12 @@ def _build(name: str, row: ViT, input_size: int, weights: Path | None) -> Any:
         ) from None
 
 
-def _read(file: Path, row: ViT, options: dict[str, Any]) -> Any:
+def read_vit(file: Path, row: ViT, options: dict[str, Any]) -> Any:
+    """timm's network of a row, made with `options`, with the weights of an official file.
+
+    Raises:
+        RepaError: if the file cannot be read or does not fit.
+    """
     import timm
     from timm.models import eva, vision_transformer
 
@@ -216,7 +221,7 @@ def _is_file(path: Path) -> bool:
     return path.is_file() or (path.suffix != "" and not path.is_dir())
 
 
-def _local_file(row: ViT, folder: Path | None) -> Path | None:
+def find_weights(row: ViT, folder: Path | None) -> Path | None:
     """The first of the encoder's files in a folder, else among the downloads of `torch.hub`."""
     return next((file for file in _candidates(row, folder) if file.is_file()), None)
 

@@ -27,9 +27,9 @@ def load_vit(name: str, row: vit.ViT, weights: Path | None, **options: Any) -> A
     import timm
 
     options |= row.arguments
-    file = weights or vit._local_file(row, None)
+    file = weights or vit.find_weights(row, None)
     if file is not None:
-        return vit._read(file, row, options)
+        return vit.read_vit(file, row, options)
     try:
         return timm.create_model(row.network, pretrained=True, **options)
     except Exception as error:  # the hub's client has its own and requests' errors
