@@ -1,6 +1,6 @@
 """Sampling: only the model evaluations that are needed, and no projection heads.
 
-    python benchmarks/sampling.py [--against RELEASE] [--model SiT-B/2] [--batch 4] [--steps 20]
+    python benchmarks/sampling.py [--against RELEASE] [--model SiT-B/2] [--batch 2] [--steps 10]
         [--scale 1.8] [--low 0] [--high 0.7] [--rounds 3] [--json OUT]
 
 The SDE sampler with guidance on an interval, against the plain way: guidance at every step. The
@@ -76,8 +76,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--against", type=Path, help="checkout of the release")
     parser.add_argument("--model", default="SiT-B/2")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--scale", type=float, default=1.8)
     parser.add_argument("--low", type=float, default=0.0)
     parser.add_argument("--high", type=float, default=0.7)

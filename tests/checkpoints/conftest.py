@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints.files import save, training_checkpoint
+from checkpoints.files import save, save_ours, training_checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +15,8 @@ def content() -> dict:
 def released(tmp_path_factory: pytest.TempPathFactory, content: dict) -> Path:
     """The same as a file."""
     return save(content, tmp_path_factory.mktemp("released") / "0000007.pt")
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Path:
+    return save_ours(tmp_path / "run" / "checkpoints" / "0000009")

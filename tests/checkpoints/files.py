@@ -1,4 +1,4 @@
-"""Small checkpoints in the formats of others, written as their training scripts write them."""
+"""Small checkpoints: ours, and those of others as their training scripts write them."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from repa.alignment import projection_heads
+from repa.checkpoints import CheckpointState
+from repa.cli import main
+from repa.data.format import AutoencoderRecord
+from repa.diffusion import Interpolant
 from repa.models import DiT, SiT, create_model
+from repa.training.checkpoint import save_checkpoint
+from repa.training.module import TrainingModule
 
 NAME = "SiT-Ti/4"
 ARGUMENTS = {"input_size": 8, "num_classes": 3}
@@ -109,3 +115,39 @@ def assert_same(one, other, where: str = "") -> None:
         assert torch.equal(one, other), where
     else:
         assert one == other, where
+
+
+def convert(ckpt: Path, dest: Path, to: str, *more: str) -> Path:
+    arguments = ["convert", "--ckpt", str(ckpt), "--dest", str(dest), "--to", to, *more]
+    assert main(arguments) == 0
+    return dest
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def training_parts(seed: int, heads: bool = True) -> tuple:
+    """A training module, its average and its optimizer, with every tensor of its own."""
+    model = random_model(seed=seed)
+    module = TrainingModule(model, Interpolant(), [8, 12] if heads else [], 2, projector_dim=16)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=2e-4, betas=(0.8, 0.95))
+    sum(p.square().sum() for p in module.parameters()).backward()
+    optimizer.step()
+    return module, random_model(seed=seed + 1), optimizer
+
+
+def save_ours(folder: Path, heads: bool = True) -> Path:
+    state = CheckpointState(
+        step=9,
+        model=NAME,
+        model_arguments=ARGUMENTS | {"in_channels": 4, "class_dropout_prob": 0.1},
+        autoencoder=AutoencoderRecord(name="sd-vae-ft-ema", scale=0.18215, latent_shape=(4, 8, 8)),
+        resolution=64,
+        classes=["a", "b", "c"],
+        options={"path_type": "linear", "learning_rate": 2e-4, "adam_beta1": 0.8, "data_dir": "d"},
+        scaler={"scale": 65536.0, "growth_tracker": 3},
+        versions={"torch": "2.6"},
+    )
+    save_checkpoint(folder, state, *training_parts(20, heads))
+    return folder

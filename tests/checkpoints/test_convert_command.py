@@ -1,0 +1,145 @@
+"""`repa convert`: what it says, what it refuses, what it leaves behind."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from checkpoints.files import (
+    NAME,
+    assert_same,
+    convert,
+    files,
+    released_model,
+    save,
+    training_checkpoint,
+)
+from repa.checkpoints import (
+    import_released,
+    load_model,
+    read_state,
+)
+from repa.checkpoints.checkpoint import open_checkpoint
+from repa.checkpoints.translate import write_checkpoint
+from repa.cli import main
+from repa.errors import RepaError
+
+
+class TestCommand:
+    def test_says_what_was_written(self, tmp_path: Path, released: Path, capsys) -> None:
+        convert(released, tmp_path / "a", "repa")
+        convert(released, tmp_path / "b", "pretrained")
+        one, other = capsys.readouterr().out.splitlines()[-2:]
+        assert one == (
+            f"{tmp_path / 'a'}: SiT-Ti/4, step 7: weights, averaged weights, projection heads, "
+            "averaged projection heads, optimizer"
+        )
+        assert other == (
+            f"{tmp_path / 'b'}: SiT-Ti/4, step 7: averaged weights, projection heads, averaged "
+            "projection heads"
+        )
+
+    @pytest.mark.parametrize(
+        ("to", "dest", "message"),
+        [
+            ("released", "a", "--to released writes a file: end its name in .pt"),
+            ("repa", "a.pt", "--to repa writes a folder: leave the ending .pt off"),
+            ("repa", "taken", "exists: choose another, or --overwrite replaces it"),
+            ("repa", "file/below", "cannot be written: "),
+            ("repa", "r.pt/below", "lie within each other"),
+        ],
+    )
+    def test_destinations_that_do_not_work(
+        self, tmp_path: Path, content: dict, capsys, to: str, dest: str, message: str
+    ) -> None:
+        ckpt = save({"ema": content["ema"]}, tmp_path / "r.pt")
+        (tmp_path / "taken").mkdir()
+        (tmp_path / "file").write_text("")
+        before = sorted(tmp_path.rglob("*"))
+        arguments = ["--ckpt", str(ckpt), "--dest", str(tmp_path / dest), "--to", to]
+        assert main(["convert", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.startswith("repa convert: error: --dest ")
+        assert error.count("\n") == 1
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_never_onto_its_source(self, tmp_path: Path, ours: Path, capsys) -> None:
+        before = files(ours)
+        for dest in (ours, ours / "below", ours.parent.parent):
+            arguments = ["--ckpt", str(ours), "--dest", str(dest), "--to", "pretrained"]
+            assert main(["convert", *arguments, "--overwrite"]) == 2
+            assert "lie within each other" in capsys.readouterr().err
+        assert files(ours) == before
+
+    def test_what_a_killed_run_left_is_no_obstacle(self, tmp_path: Path, ours: Path) -> None:
+        for to, name in (("repa", "a"), ("released", "b.pt"), ("pretrained", "c")):
+            (tmp_path / f"{name}.partial").mkdir()
+            (tmp_path / f"{name}.partial" / "old").write_text("")
+            dest = convert(ours, tmp_path / name, to)
+            assert dest.is_file() or "old" not in files(dest)
+        assert not list(tmp_path.glob("*.partial"))
+
+    def test_overwrite_replaces_checkpoints_only(self, tmp_path: Path, ours: Path, capsys) -> None:
+        for to, name in (("repa", "a"), ("released", "b.pt"), ("pretrained", "c")):
+            dest = convert(ours, tmp_path / name, to)
+            old = dest if dest.is_file() else dest / "old"
+            old.write_text("old")
+            convert(ours, dest, to, "--overwrite")
+            assert not old.exists() or old.read_bytes() != b"old"
+            assert load_model(dest)[1].step == 9
+        (tmp_path / "home").mkdir()
+        (tmp_path / "home" / "thesis").write_text("")
+        arguments = ["--ckpt", str(ours), "--dest", str(tmp_path / "home"), "--to", "repa"]
+        assert main(["convert", *arguments, "--overwrite"]) == 2
+        assert "is no checkpoint: --overwrite does not replace it" in capsys.readouterr().err
+        assert (tmp_path / "home" / "thesis").exists()
+
+    def test_a_failing_disk_leaves_nothing(self, tmp_path: Path, ours: Path, monkeypatch) -> None:
+        def fail(*_) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("torch.save", fail)
+        monkeypatch.setattr("repa.checkpoints.folder.save_file", fail)
+        before = sorted(tmp_path.rglob("*"))
+        for to, dest in (("repa", "a"), ("released", "b.pt"), ("pretrained", "c")):
+            with pytest.raises(RepaError, match=f"{dest}: cannot be written: No space left"):
+                write_checkpoint(open_checkpoint(ours), tmp_path / dest, to)
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_the_word_released_is_the_published_checkpoint(self, tmp_path, monkeypatch) -> None:
+        path = save(released_model().state_dict(), tmp_path / "last.pt")
+        monkeypatch.setattr("repa.checkpoints.checkpoint.released_checkpoint", lambda: path)
+        assert read_state(convert(Path("released"), tmp_path / "ours", "repa")).model == NAME
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path, ours: Path) -> None:
+    (tmp_path / "plain").touch()
+    for folder in (ours, convert(ours, tmp_path / "a", "pretrained")):
+        for path in folder.iterdir():
+            assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode, path
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"bare": 3}', '{"x": 1}'])
+def test_a_broken_record_is_a_damaged_checkpoint(tmp_path: Path, released, text: str) -> None:
+    folder = import_released(released, tmp_path / "a")
+    assert json.loads((folder / "released.json").read_text())["bare"] is False
+    (folder / "released.json").write_text(text)
+    with pytest.raises(RepaError, match=r"damaged checkpoint .*released\.json"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("entry", [3, {}, {"state": "{", "ema_heads": True}])
+def test_a_broken_entry_of_ours_is_a_damaged_checkpoint(tmp_path: Path, content, entry) -> None:
+    path = save({"ema": content["ema"], "repa": entry}, tmp_path / "a.pt")
+    with pytest.raises(RepaError, match=r"damaged checkpoint .*a\.pt"):
+        load_model(path)
+
+
+def test_averaged_heads_that_equal_the_others_are_kept_once(tmp_path: Path, content: dict) -> None:
+    same = training_checkpoint(ema=content["model"], opt=None)
+    folder = convert(save(same, tmp_path / "a.pt"), tmp_path / "ours", "repa")
+    assert "ema_heads.safetensors" not in files(folder)
+    back = torch.load(convert(folder, tmp_path / "b.pt", "released"))
+    assert_same(back["ema"], dict(content["model"]))
