@@ -78,9 +78,15 @@ class SDVAE:
             if lacking:
                 raise ValueError(f"its weights lack {lacking[0]}")
         except Exception as error:  # diffusers' own, and what Python makes of a broken config
+            advice = (
+                ""
+                if is_local
+                else (
+                    f" ({location} is downloaded; without a network, name a local folder with it)"
+                )
+            )
             raise RepaError(
-                f"cannot load autoencoder {name}: {first_line(error)} (a local folder in "
-                "diffusers' format works too)"
+                f"cannot load autoencoder {name}: {first_line(error)}{advice}"
             ) from None
         self.name = location if is_local else name  # a dataset may be read from elsewhere
         self.scale = float(vae.config.scaling_factor)
