@@ -122,4 +122,13 @@ def run(prog: str, command: Any) -> int:
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return 130
+    finally:
+        _leave_other_processes()
     return 0
+
+
+def _leave_other_processes() -> None:
+    """Threads that still talk to another process would abort this one at its exit."""
+    distributed = sys.modules.get("torch.distributed")  # only who works with others has it
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()

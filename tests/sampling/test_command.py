@@ -1,7 +1,6 @@
 """`repa sample`, in this process and in others."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -12,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from repa.checkpoints import find_checkpoint
 from repa.cli import main
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
@@ -90,17 +91,14 @@ def test_a_killed_generation_goes_on(run: Path, tmp_path: Path) -> None:
     partial = tmp_path / "a.partial"
     for parts in (2, 5):
         process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
-        while len(list(partial.glob("*.npz"))) < parts:
+        while len(list(partial.glob("*/*.npz"))) < parts:
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert not (tmp_path / "a.npz").exists()
-    kept = {path: path.stat().st_mtime_ns for path in partial.glob("*.npz")}
-    assert 5 <= len(kept) < 9
-    partial_marks = {os.path.basename(path) for path in kept}
+    assert 5 <= len(list(partial.glob("*/*.npz"))) < 9
     assert main(["sample", *arguments]) == 0
-    assert partial_marks  # parts were used, then removed
     assert not partial.exists()
     assert (tmp_path / "a.npz").read_bytes() == whole.read_bytes()
     for i in range(9):
@@ -145,7 +143,7 @@ def test_official_seeding_continues_the_releases_stream(run: Path, tmp_path: Pat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finish, lambda archive: None)
         assert main(["sample", *arguments]) == 0
-    part = out.with_name("again.partial") / "00000004-00000006-1.npz"
+    [part] = out.with_name("again.partial").glob("*/00000004-00000006-1.npz")
     part.unlink()
     assert main(["sample", *arguments]) == 0
     assert out.with_name("again.npz").read_bytes() == whole.read_bytes()
@@ -178,10 +176,12 @@ def test_an_autoencoder_that_does_not_fit_is_refused(run, vae, tmp_path, capsys)
 
 
 def test_a_full_disk_is_said_so(run: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    def full(archive, indices, images, labels):
-        raise OSError(28, "No space left on device")
+    def full(path, data):
+        if path.suffix == ".npz":
+            raise OSError(28, "No space left on device")
+        path.write_bytes(data)
 
-    monkeypatch.setattr("repa.sampling.archive.SampleArchive.add", full)
+    monkeypatch.setattr("repa.sampling.archive.write_atomically", full)
     assert main(["sample", f"--ckpt={run}", f"--sample-dir={tmp_path / 'a'}", *OPTIONS]) == 2
     assert "cannot write samples: [Errno 28] No space left" in capsys.readouterr().err
 
@@ -197,3 +197,53 @@ def test_bf16_is_close(run: Path, tmp_path: Path) -> None:
     plain = images(sample(run, tmp_path / "a"))
     bf16 = images(sample(run, tmp_path / "b", "--mixed-precision=bf16"))
     assert 0.02 < np.abs(plain.astype(int) - bf16).mean() < 2
+
+
+def test_a_path_that_the_checkpoint_contradicts_is_refused(run, tmp_path, capsys) -> None:
+    arguments = ["sample", f"--ckpt={run}", f"--sample-dir={tmp_path / 'a'}", *OPTIONS]
+    assert main([*arguments, "--path-type=cosine"]) == 2
+    assert "--path-type cosine: the checkpoint was trained on linear" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_broken_model_draws_nothing(run: Path, tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(find_checkpoint(run), folder)
+    weights = load_file(folder / "ema.safetensors")
+    weights["final_layer.linear.bias"][0] = float("nan")
+    save_file(weights, folder / "ema.safetensors")
+    arguments = ["sample", f"--ckpt={folder}", f"--sample-dir={tmp_path / 'a'}", *OPTIONS]
+    assert main(arguments) == 2
+    assert "the model's samples are not finite" in capsys.readouterr().err
+    assert not (tmp_path / "a.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--cfg-scale=inf", "--cfg-scale 'inf': input should be a finite number"),
+        (
+            "--seed=99999999999999999999999",
+            "--seed '99999999999999999999999': input should be less",
+        ),
+        ("--sample-dir=.", "--sample-dir .: expected a name for the samples"),
+    ],
+)
+def test_values_beyond_sense_are_refused(run, option: str, message: str, capsys) -> None:
+    assert main(["sample", f"--ckpt={run}", *OPTIONS, option]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_heun_is_of_the_ode(run: Path, tmp_path: Path, capsys) -> None:
+    sample(run, tmp_path / "a", "--heun")
+    assert "note: --heun has no effect with --mode sde" in capsys.readouterr().err
+
+
+def test_two_processes_refuse_with_one_line(run: Path, tmp_path: Path) -> None:
+    sample(run, tmp_path / "a")
+    command = [*TORCHRUN, "-m", "repa.cli", "sample", f"--ckpt={run}", "--seed=1"]
+    command += [f"--sample-dir={tmp_path / 'a'}", *OPTIONS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert done.stderr.count("holds other samples") == 1
+    assert "Connection closed" not in done.stderr

@@ -42,6 +42,16 @@ def test_a_file_gives_the_label_of_each_image(tmp_path: Path) -> None:
         choose_labels(str(file), 5, 4, NAMES)
 
 
+def test_a_long_list_is_no_file_name() -> None:
+    assert choose_labels(",".join(["1", "2"] * 300), 3, 4).tolist() == [1, 2, 1]
+
+
+def test_marks_of_other_systems_are_no_labels(tmp_path: Path) -> None:
+    file = tmp_path / "labels.txt"
+    file.write_bytes("\ufeff3\r\n1\r\n\r\n".encode())
+    assert choose_labels(str(file), 2, 4).tolist() == [3, 1]
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "labels.txt"
     file.write_bytes(b"\xff\xfe\x00")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-from repa.config.base import PRECISION, Options, Precision, Probability, RunOptions
+from repa.config.base import PRECISION, Options, Precision, Probability, RunOptions, Seed
 
 
 class SamplerOptions(Options):
@@ -101,7 +101,7 @@ class GenerateOptions(ObsoleteOptions, DrawOptions):
         None, description="as of `repa sample`; by default the released SiT-XL/2, downloaded"
     )
     sample_dir: Path = Field(Path("samples"), description="folder of all samples")
-    global_seed: NonNegativeInt = Field(0, description="the published name of --seed")
+    global_seed: Seed = Field(0, description="the published name of --seed")
     tf32: bool = Field(True, description="the published name of --allow-tf32")
     allow_tf32: bool = Field(True, description="TF32 matrix products on CUDA")
     encoder_depth: PositiveInt | None = Field(
@@ -118,8 +118,10 @@ class GenerateOptions(ObsoleteOptions, DrawOptions):
     @model_validator(mode="before")
     @classmethod
     def _rename(cls, values: dict[str, Any]) -> dict[str, Any]:
-        renamed = {
-            "seed": values.get("global_seed", 0),
-            "allow_tf32": values.get("tf32", True),
-        }
-        return renamed | values
+        for published, name in (("global_seed", "seed"), ("tf32", "allow_tf32")):
+            if published in values:
+                if name in values:
+                    flags = (f"--{n.replace('_', '-')}" for n in (published, name))
+                    raise ValueError(f"give {' or '.join(flags)}, not both")
+                values = values | {name: values[published]}
+        return values

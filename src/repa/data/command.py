@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import timedelta
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 
 from repa.autoencoders import Autoencoder, create_autoencoder
 from repa.config import PrepareOptions
@@ -18,9 +16,10 @@ from repa.data.released import ReleasedSource, is_released_layout
 from repa.data.share import Work
 from repa.data.sources import TWEMOJI, Columns, Source, Stream, open_source
 from repa.data.verify import verify
-from repa.devices import pick_device, pick_precision
+from repa.devices import pick_precision
 from repa.encoders import Encoder, check_encoder_names, create_encoders
 from repa.errors import RepaError
+from repa.processes import start_processes
 
 RESOLUTION, AUTOENCODER = 256, "sd-vae-ft-mse"  # of a new dataset, unless told otherwise
 
@@ -35,8 +34,7 @@ def run_prepare(options: PrepareOptions) -> None:
     if options.verify is not None:
         _verify(options.verify)
         return
-    # A process whose share is done waits for the others, however long their shards take.
-    state = PartialState(cpu=pick_device(options.device).type == "cpu", timeout=timedelta(days=7))
+    state = start_processes(options.device)
     device = state.device  # this process's own
     check_encoder_names(options.enc_type)
     if options.source is None:

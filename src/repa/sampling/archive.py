@@ -1,19 +1,22 @@
 """Samples on disk: parts while they are drawn, one npz when all are there.
 
-    NAME.partial/request.json            what is being drawn
-                 00000064-00000128-1.npz images 64, 65, ..., 127 and their labels
-    NAME/000064.png                      if asked for
-    NAME.npz                             at the end: `arr_0` (N, H, W, 3) uint8
-    NAME.json                            and what it is: the request and the labels
+    NAME.partial/REQUEST/request.json            what is being drawn; REQUEST is its fingerprint
+                         00000064-00000128-1.npz images 64, 65, ..., 127 and their labels
+    NAME/000064.png                              if asked for
+    NAME.npz                                     at the end: `arr_0` (N, H, W, 3) uint8
+    NAME.json                                    and what it is: the request and the labels
 
 A part is there whole or not at all, so drawing goes on where it was killed, and any number of
-processes can share the work. No process ever holds all images.
+processes can share the work. Parts of one request are the same images whoever drew them; those of
+another never meet them. No process ever holds all images.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -27,6 +30,8 @@ from repa.data.format import to_json, write_atomically
 from repa.errors import RepaError
 
 REQUEST = "request.json"
+WINDOW = 256  # images in memory at a time while the npz is made
+PART_NAME = re.compile(r"(\d{8})-(\d{8})-(\d+)")
 
 
 class SampleArchive:
@@ -37,47 +42,47 @@ class SampleArchive:
         request: all that decides on the images, as JSON values.
         count: number of images N.
         png: also write PNG files.
+
+    Raises:
+        RepaError: if the path names a folder only.
     """
 
     def __init__(self, name: Path, request: dict[str, Any], count: int, png: bool):
+        if name.name in ("", ".."):
+            raise RepaError(f"--sample-dir {name}: expected a name for the samples: {name}/run")
         self.npz = name.with_name(name.name + ".npz")
         self.record = name.with_name(name.name + ".json")
         self.partial = name.with_name(name.name + ".partial")
         self.pictures = name
         self.request = json.loads(to_json(request))  # as it will be read back
+        self.parts = self.partial / hashlib.sha256(to_json(self.request)).hexdigest()[:16]
         self.count = count
         self.png = png
 
     @property
     def complete(self) -> bool:
-        """Whether the npz is there, of this request."""
-        return self.npz.exists() and _read_request(self.record) == self.request
+        """Whether the npz is there, whole and of this request."""
+        return zipfile.is_zipfile(self.npz) and _read_request(self.record) == self.request
 
     def begin(self, overwrite: bool) -> None:
         """Makes the folders; one process calls it before any goes on.
 
+        Args:
+            overwrite: remove what is there of another request. What is there of this one is kept.
+
         Raises:
-            RepaError: if there are other samples of this name, unless `overwrite`.
+            RepaError: if there are other samples of this name, unless `overwrite`, or the folders
+                cannot be made.
         """
-        if overwrite:
-            self._remove()
-        found = _read_request(self.record) or _read_request(self.partial / REQUEST)
-        leftovers = [self.npz] if self.npz.exists() else self._png_files() if self.png else []
-        if found is None and leftovers:
-            raise RepaError(f"{leftovers[0]} exists: choose another --sample-dir, or --overwrite")
-        if found is not None and found != self.request:
-            raise RepaError(
-                f"{self.npz.with_suffix('')} holds other samples (different: "
-                f"{', '.join(_differing(found, self.request))}): choose another --sample-dir, or "
-                "--overwrite"
-            )
-        if self.complete:
-            return
         try:
-            self.partial.mkdir(parents=True, exist_ok=True)
+            self._make_room(overwrite)
+            if self.complete:
+                shutil.rmtree(self.partial, ignore_errors=True)
+                return
+            self.parts.mkdir(parents=True, exist_ok=True)
             if self.png:
                 self.pictures.mkdir(exist_ok=True)
-            write_atomically(self.partial / REQUEST, to_json({"request": self.request}))
+            write_atomically(self.parts / REQUEST, to_json({"request": self.request}))
         except OSError as error:
             raise RepaError(f"--sample-dir {self.pictures}: {error}") from None
 
@@ -87,75 +92,146 @@ class SampleArchive:
         return [index for index in range(self.count) if index not in there]
 
     def add(self, indices: range, images: np.ndarray, labels: np.ndarray) -> None:
-        """Writes images (n, H, W, 3) uint8 of these indices and labels (n,), PNG files first."""
-        if self.png:
-            for index, pixels in zip(indices, images, strict=True):
-                Image.fromarray(pixels).save(self.pictures / f"{index:06d}.png")
-        buffer = io.BytesIO()
-        np.savez(buffer, images=images, labels=labels)
-        write_atomically(self._part(indices), buffer.getvalue())
+        """Writes images (n, H, W, 3) uint8 of these indices and labels (n,), PNG files first.
+
+        Raises:
+            RepaError: if they cannot be written.
+        """
+        try:
+            if self.png:
+                for index, pixels in zip(indices, images, strict=True):
+                    Image.fromarray(pixels).save(self.pictures / f"{index:06d}.png")
+            buffer = io.BytesIO()
+            np.savez(buffer, images=images, labels=labels)
+            write_atomically(self._part(indices), buffer.getvalue())
+        except OSError as error:
+            raise _cannot_write(error) from None
 
     def finish(self) -> None:
-        """Makes the npz of the parts; one process calls it when all are there."""
-        labels: list[int] = []
+        """Makes the npz of the parts; one process calls it when all are there.
+
+        Raises:
+            RepaError: if it cannot be written or a part is damaged.
+        """
         partial = self.npz.with_name(self.npz.name + ".partial")
-        array = zipfile.ZipInfo("arr_0.npy")  # with a fixed date: equal images make equal files
-        with (
-            zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive,
-            archive.open(array, "w", force_zip64=True) as member,
-        ):
-            for part in self._in_order():
-                if not labels:
-                    shape = (self.count, *part["images"].shape[1:])
-                    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-                    np.lib.format.write_array_header_1_0(member, header)
-                member.write(part["images"].tobytes())
-                labels += part["labels"].tolist()
-        assert len(labels) == self.count, f"{len(labels)} of {self.count} images"
-        partial.replace(self.npz)
-        write_atomically(self.record, to_json({"request": self.request, "labels": labels}))
-        shutil.rmtree(self.partial)
+        try:
+            labels = self._assemble(partial)
+            partial.replace(self.npz)
+            write_atomically(self.record, to_json({"request": self.request, "labels": labels}))
+        except OSError as error:
+            raise _cannot_write(error) from None
+        finally:
+            partial.unlink(missing_ok=True)
+        shutil.rmtree(self.partial, ignore_errors=True)
 
-    def _in_order(self) -> Iterator[dict[str, np.ndarray]]:
-        """Images and labels, some at a time: parts that interleave are read together."""
-        group: list[range] = []
-        for part in sorted(self._parts(), key=lambda part: part.start):
-            if group and part.start >= max(other.stop for other in group):
-                yield self._merge(group)
-                group = []
-            group.append(part)
-        yield self._merge(group)
+    def _make_room(self, overwrite: bool) -> None:
+        """Removes other samples of this name, or refuses to."""
+        if self.npz.is_dir():
+            raise RepaError(f"{self.npz} is a folder: choose another --sample-dir")
+        finished = _read_request(self.record)
+        if finished is not None and finished != self.request:
+            self._allow(overwrite, finished)
+            self._remove_finished(finished)
+        for path in self.partial.glob(f"*/{REQUEST}"):
+            if path.parent != self.parts:
+                self._allow(overwrite, {} if overwrite else _read_request(path) or {})
+                shutil.rmtree(path.parent)
+        if overwrite or finished == self.request or self.parts.exists():
+            return
+        foreign = [self.npz] if self.npz.exists() else self._png_files() if self.png else []
+        if foreign:
+            raise RepaError(f"{foreign[0]} exists: choose another --sample-dir, or --overwrite")
 
-    def _merge(self, parts: list[range]) -> dict[str, np.ndarray]:
-        order = np.argsort(np.concatenate([np.array(part) for part in parts]))
-        arrays = [np.load(self._part(part), allow_pickle=False) for part in parts]
-        return {
-            name: np.concatenate([array[name] for array in arrays])[order]
-            for name in ("images", "labels")
-        }
+    def _allow(self, overwrite: bool, other: dict[str, Any]) -> None:
+        if not overwrite:
+            raise RepaError(
+                f"{self.pictures} holds other samples (different: "
+                f"{', '.join(_differing(other, self.request))}): choose another --sample-dir, or "
+                "--overwrite"
+            )
 
-    def _parts(self) -> list[range]:
-        return [range(*map(int, path.stem.split("-"))) for path in self.partial.glob("*.npz")]
-
-    def _part(self, indices: range) -> Path:
-        return self.partial / f"{indices.start:08d}-{indices.stop:08d}-{indices.step}.npz"
+    def _remove_finished(self, request: dict[str, Any]) -> None:
+        """The npz, its record and the PNG files that were written with it."""
+        written = self._png_files() if request.get("png") else []
+        for path in (self.npz, *written, self.record):  # the record last: it knows of the others
+            path.unlink(missing_ok=True)
 
     def _png_files(self) -> list[Path]:
-        return [path for path in self.pictures.glob("*.png") if path.stem.isdigit()]
+        return [path for path in self.pictures.glob("*.png") if re.fullmatch(r"\d{6,}", path.stem)]
 
-    def _remove(self) -> None:
-        for path in (self.npz, self.record, *self._png_files()):
+    def _assemble(self, path: Path) -> list[int]:
+        """Streams the images into an npz; returns their labels."""
+        labels: list[int] = []
+        array = zipfile.ZipInfo("arr_0.npy")  # with a fixed date: equal images make equal files
+        with (
+            zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive,
+            archive.open(array, "w", force_zip64=True) as member,
+        ):
+            for images, their_labels in self._in_order():
+                if not labels:
+                    shape = (self.count, *images.shape[1:])
+                    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(member, header)
+                member.write(images.data)
+                labels += their_labels.tolist()
+        return labels
+
+    def _in_order(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Images and labels, a window at a time: parts may interleave and overlap."""
+        parts = self._parts()
+        for start in range(0, self.count, WINDOW):
+            window = range(start, min(start + WINDOW, self.count))
+            indices, images, labels = [], [], []
+            for part in parts:
+                if part.start >= window.stop or part[-1] < start:
+                    continue
+                if rows := [row for row, index in enumerate(part) if index in window]:
+                    arrays = self._read(part)
+                    indices += [part[row] for row in rows]
+                    images.append(arrays["images"][rows])
+                    labels.append(arrays["labels"][rows])
+            _, first = np.unique(indices, return_index=True)
+            if len(first) < len(window):
+                raise RepaError(f"{self.partial} lacks images: the same command draws them")
+            yield np.concatenate(images)[first], np.concatenate(labels)[first]
+
+    def _read(self, part: range) -> dict[str, np.ndarray]:
+        path = self._part(part)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                read = {name: arrays[name] for name in ("images", "labels")}
+            if {len(array) for array in read.values()} != {len(part)}:
+                raise ValueError("of another length")
+        except Exception as error:  # whatever numpy makes of broken bytes
             path.unlink(missing_ok=True)
-        shutil.rmtree(self.partial, ignore_errors=True)
+            raise RepaError(
+                f"{path} was damaged ({error}) and is removed: the same command draws it again"
+            ) from None
+        return read
+
+    def _parts(self) -> list[range]:
+        names = (PART_NAME.fullmatch(path.stem) for path in self.parts.glob("*.npz"))
+        return sorted((range(*map(int, n.groups())) for n in names if n), key=lambda p: p.start)
+
+    def _part(self, indices: range) -> Path:
+        return self.parts / f"{indices.start:08d}-{indices.stop:08d}-{indices.step}.npz"
+
+
+def _cannot_write(error: OSError) -> RepaError:
+    return RepaError(f"cannot write samples: {error}; the same command goes on from what is there")
 
 
 def _read_request(path: Path) -> dict[str, Any] | None:
+    """The request in a file, if there is one."""
     try:
-        return json.loads(path.read_bytes())["request"]
+        request = json.loads(path.read_bytes())["request"]
+        if not isinstance(request, dict):
+            raise ValueError("no request in it")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RepaError(f"{path} cannot be read ({error}): delete it, or --overwrite") from None
+        raise RepaError(f"{path} cannot be read ({error}): delete it") from None
+    return request
 
 
 def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from tqdm import tqdm
 from repa.autoencoders import Autoencoder, create_autoencoder
 from repa.checkpoints import CheckpointState, load_model, locate
 from repa.config import DrawOptions, Precision, SampleOptions
-from repa.devices import pick_device, pick_precision
+from repa.devices import pick_precision
 from repa.diffusion import Interpolant
 from repa.errors import RepaError
 from repa.models import Transformer
 from repa.models.layers import Attention
+from repa.processes import on_main, start_processes
 from repa.sampling.archive import SampleArchive
 from repa.sampling.batches import SampleBatch, image_batches, official_batches
 from repa.sampling.generate import generate_latents, latent_shape
@@ -38,16 +39,9 @@ def run_sample(options: SampleOptions) -> None:
     Raises:
         RepaError: if the checkpoint, a class, the autoencoder or the destination does not fit.
     """
-    processes = start_processes(options)
+    processes = start_processes(options.device)
     model, state = open_model(options, options.ckpt, processes)
     draw_samples(options, options.sample_dir, model, state, processes)
-
-
-def start_processes(options: DrawOptions) -> PartialState:
-    """This process's place among the others, and its device."""
-    is_cpu = pick_device(options.device).type == "cpu"
-    # A process whose share is done waits for the others, however long theirs take.
-    return PartialState(cpu=is_cpu, timeout=timedelta(days=7))
 
 
 def open_model(
@@ -78,6 +72,8 @@ def draw_samples(
     Raises:
         RepaError: if a class, the autoencoder or the destination does not fit.
     """
+    if options.heun and options.mode == "sde" and processes.is_main_process:
+        print("note: --heun has no effect with --mode sde", file=sys.stderr)
     if model.objective != "flow":
         raise RepaError(f"{state.model}: only flow-based models can be sampled so far")
     device = processes.device
@@ -94,21 +90,17 @@ def draw_samples(
     )
     request = _request(options, model, state, autoencoder, labels, precision, processes)
     archive = SampleArchive(name, request, options.num_fid_samples, options.png)
-    if processes.is_main_process:
-        archive.begin(options.overwrite)
-    processes.wait_for_everyone()
+    path = Interpolant(request["path_type"])
+    on_main(processes, lambda: archive.begin(options.overwrite))
     if not archive.complete:
         missing = archive.missing()
         processes.wait_for_everyone()  # all have looked before anyone adds to it
         model = _ready(model, options, device)
         batches = _batches(options, missing, labels, model, processes)
-        path = Interpolant(request["path_type"])
         with _progress(len(missing), processes) as progress:
             _draw(batches, model, autoencoder, archive, options, path, precision, progress)
         processes.wait_for_everyone()
-        if processes.is_main_process:
-            archive.finish()
-    processes.wait_for_everyone()
+        on_main(processes, archive.finish)
     if processes.is_main_process:
         also = f" and {archive.pictures}" if options.png else ""
         print(f"{archive.count} images of step {state.step}: {archive.npz}{also}")
@@ -118,6 +110,13 @@ def _autoencoder_name(options: DrawOptions, state: CheckpointState) -> str:
     if options.vae in ("mse", "ema"):
         return f"sd-vae-ft-{options.vae}"
     return options.vae or state.autoencoder.name
+
+
+def _path_type(options: DrawOptions, state: CheckpointState) -> str:
+    known = state.options.get("path_type")
+    if known is not None and options.path_type not in (None, known):
+        raise RepaError(f"--path-type {options.path_type}: the checkpoint was trained on {known}")
+    return known or options.path_type or "linear"
 
 
 def _request(
@@ -135,7 +134,7 @@ def _request(
         "model": state.model,
         "weights": fingerprint(model.state_dict()),
         "step": state.step,
-        "path_type": options.path_type or state.options.get("path_type", "linear"),
+        "path_type": _path_type(options, state),
         "autoencoder": autoencoder.name,
         "images": options.num_fid_samples,
         "labels": fingerprint({"labels": torch.from_numpy(labels)}),
@@ -204,22 +203,18 @@ def _draw(
     with ThreadPoolExecutor(WRITERS, "write") as pool:
         for batch in batches:
             latents = generate_latents(model, batch.labels, batch.noise, options, path, precision)
+            if not latents.isfinite().all():
+                raise RepaError(
+                    "the model's samples are not finite: its weights are broken, or "
+                    "--mixed-precision fp16 is too coarse for them"
+                )
             kept = len(batch.indices)
             images = autoencoder.decode(latents[:kept].float()).cpu()  # (n, 3, R, R)
             pixels = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
             labels = batch.labels[:kept].cpu().numpy()
             writing.append(pool.submit(archive.add, batch.indices, pixels, labels))
             if len(writing) > WRITERS:
-                _written(writing.popleft())
+                writing.popleft().result()
             progress.update(kept)
         while writing:
-            _written(writing.popleft())
-
-
-def _written(part: Future[None]) -> None:
-    try:
-        part.result()
-    except OSError as error:
-        raise RepaError(
-            f"cannot write samples: {error}; the same command goes on from what is there"
-        ) from None
+            writing.popleft().result()

@@ -35,16 +35,23 @@ def choose_labels(
         return np.fromiter(draws, np.int64, count)
     if classes == "balanced":
         return np.arange(count, dtype=np.int64) % num_classes
-    if Path(classes).is_file():
+    if _is_file(classes):
         return _read_labels(Path(classes), count, num_classes, names)
     texts = [classes] if classes in names else classes.split(",")
     chosen = [_label(text, num_classes, names) for text in texts]
     return np.resize(np.array(chosen, np.int64), count)
 
 
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # a list of labels can be longer than any file's name
+        return False
+
+
 def _read_labels(path: Path, count: int, num_classes: int, names: Sequence[str]) -> np.ndarray:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RepaError(f"--classes {path}: {error}") from None
     if len(lines) != count:

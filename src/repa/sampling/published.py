@@ -10,7 +10,8 @@ from repa.checkpoints import RELEASED_NAME, CheckpointState
 from repa.config import GenerateOptions
 from repa.config.sample import ObsoleteOptions
 from repa.errors import RepaError
-from repa.sampling.command import draw_samples, open_model, start_processes
+from repa.processes import start_processes
+from repa.sampling.command import draw_samples, open_model
 
 RELEASED_SAMPLES = "SiT-XL-2-256x256"  # what the release calls samples of its own checkpoint
 PUBLISHED_VAE = "ema"  # decodes the published samples, though training data were encoded by mse
@@ -25,7 +26,7 @@ def run_generate(options: GenerateOptions) -> None:
         RepaError: as `repa.sampling.command.run_sample`, or if resolution or number of classes are
             not the checkpoint's.
     """
-    processes = start_processes(options)
+    processes = start_processes(options.device)
     if processes.is_main_process:
         note_obsolete(options)
     ckpt = options.ckpt or RELEASED_NAME

@@ -1,0 +1,58 @@
+"""Several processes that share one job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import torch.distributed as dist
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from torch.distributed import distributed_c10d
+
+from repa.devices import pick_device
+from repa.errors import RepaError
+
+PATIENCE = timedelta(days=7)
+
+
+def start_processes(device: str | None) -> PartialState:
+    """This process's place among the others, and its device.
+
+    All must come together within the usual minutes. From then on one whose share is done waits for
+    the others, however long theirs take.
+
+    Args:
+        device: "cpu", "cuda", or None for CUDA where there is any.
+
+    Raises:
+        RepaError: if this machine has no such device.
+    """
+    state = PartialState(cpu=pick_device(device).type == "cpu")
+    if dist.is_available() and dist.is_initialized():
+        # PyTorch has a public name for it since 2.12.
+        set_timeout = getattr(dist, "set_timeout", None) or distributed_c10d._set_pg_timeout
+        set_timeout(PATIENCE, dist.group.WORLD)
+    return state
+
+
+def on_main(state: PartialState, action: Callable[[], object]) -> None:
+    """Runs something on the main process, while the others wait.
+
+    Raises:
+        RepaError: on the main process, if the action raises it.
+        SystemExit: then, on the others: one message is enough.
+    """
+    error: RepaError | None = None
+    if state.is_main_process:
+        try:
+            action()
+        except RepaError as raised:
+            error = raised
+    failed = [error is not None]
+    if state.num_processes > 1:
+        broadcast_object_list(failed)
+    if error is not None:
+        raise error
+    if failed[0]:
+        raise SystemExit(2)
