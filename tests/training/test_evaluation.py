@@ -90,6 +90,9 @@ def test_a_reference_of_ones_own(evaluated, tmp_path: Path) -> None:
         ({"eval_samples": 3}, "--eval-every: more than 3 images are needed"),
     ],
 )
-def test_what_cannot_be_measured_is_said_before_training(evaluated, changes, message) -> None:
+def test_what_cannot_be_measured_is_said_before_training(
+    evaluated, tmp_path: Path, changes, message
+) -> None:
     with pytest.raises(RepaError, match=message):
         train(evaluated(**changes))
+    assert not (tmp_path / "run").exists()

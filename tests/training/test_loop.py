@@ -164,6 +164,15 @@ def test_another_run_of_the_same_name_is_refused(options, changes: dict, message
     assert (run / "config.yaml").read_text() == before
 
 
+@pytest.mark.parametrize(
+    "changes", [{"output_dir": Path("pyproject.toml")}, {"logging_dir": "config.yaml"}]
+)
+def test_a_folder_that_cannot_be_made_is_said_so(options, changes, monkeypatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    with pytest.raises(RepaError, match="--output-dir "):
+        train(options(report_to="tensorboard", **changes))
+
+
 def test_metrics_are_json_lines(options) -> None:
     run = train(options(max_train_steps=1))
     [line] = (run / "metrics.jsonl").read_text().splitlines()

@@ -69,13 +69,49 @@ def test_an_earlier_step_can_be_chosen(options) -> None:
             {"resume_step": 3},
             "no checkpoint of step 3 in .*run: neither .*3 nor .*0000003.pt",
         ),
-        ({"resume_step": 2, "num_classes": 1000}, "different: num_classes, 9 there"),
+        ({"resume_step": 2, "num_classes": 1000}, "different: --num-classes, 9 there"),
+        ({"resume_step": 2, "legacy": True}, "different: --cfg-prob or --legacy, 0.1 there"),
+        ({"resume_step": 2, "projector_dim": 64}, "different: --projector-dim"),
     ],
 )
 def test_a_step_that_cannot_be_continued_is_refused(options, changes, message) -> None:
     train(options(max_train_steps=2))
     with pytest.raises(RepaError, match=message):
         train(options(**changes))
+
+
+def test_a_refused_release_run_is_left_as_it_was(options) -> None:
+    run = train(options(max_train_steps=2))
+    to_release(run, 2)
+    with pytest.raises(RepaError, match="different: --seed"):
+        train(options(resume_step=2, seed=1))
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["0000002.pt"]
+
+
+def test_a_run_of_the_release_is_not_begun_anew(options) -> None:
+    run = train(options(max_train_steps=2))
+    to_release(run, 2)
+    with pytest.raises(RepaError, match="run of the release: --resume-step 2 continues it"):
+        train(options())
+
+
+def test_later_checkpoints_are_not_continued_by_accident(options, monkeypatch) -> None:
+    run = train(options())
+    # As if killed before its next checkpoint.
+    monkeypatch.setattr("repa.training.loop.save_checkpoint", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(options(resume_step=2))
+    assert find_checkpoint(run) == run / "checkpoints" / "0000002"
+    assert (run / "checkpoints" / "0000004.aside" / "state.json").exists()
+
+
+def interrupt(*arguments) -> None:
+    raise KeyboardInterrupt
+
+
+def test_other_attention_kernels_continue_a_run(options) -> None:
+    train(options(max_train_steps=2))
+    assert steps(train(options(fused_attn=False))) == [1, 2, 3, 4]
 
 
 def test_epochs_end_a_run(options) -> None:

@@ -17,13 +17,12 @@ from repa.training.evaluation import Evaluations
 from repa.training.log import MetricsLog
 from repa.training.module import TrainingModule
 from repa.training.preview import Previews
+from repa.training.resume import find_start
 from repa.training.setup import (
     build_batch_maker,
     build_model,
     build_optimizer,
     check_dataset,
-    check_resumable,
-    find_start,
     limit_to_epochs,
     new_state,
     open_autoencoder,
@@ -65,10 +64,16 @@ def train(options: TrainOptions) -> Path:
 
     run = options.output_dir / options.exp_name
     state = new_state(options, dataset)
-    if (checkpoint := find_start(options, run, dataset, accelerator)) is not None:
-        state = check_resumable(options, checkpoint, state)
+    checkpoint, state = find_start(options, run, dataset, state, accelerator)
+    if checkpoint is not None:
         restore(checkpoint, module, ema.model, optimizer)
         accelerator.print(f"resuming {run} at step {state.step}")
+    autoencoder = open_autoencoder(options, dataset, accelerator)
+    evaluations = None
+    if options.eval_every and autoencoder is not None:
+        evaluations = Evaluations(
+            options, dataset, autoencoder, accelerator, run / "evaluations.jsonl", state.step
+        )
     open_run(options, run, accelerator)
 
     if options.compile:
@@ -88,15 +93,9 @@ def train(options: TrainOptions) -> Path:
     )
     visits = Visits(dataset, options.seed, make_batch.keys)
     loader = visit_loader(visits, batches, pick_workers(options, device))
-    autoencoder = open_autoencoder(options, dataset, accelerator)
     previews = None
     if accelerator.is_main_process and autoencoder is not None:
         previews = Previews(options, dataset, autoencoder, device, run / "previews")
-    evaluations = None
-    if options.eval_every and autoencoder is not None:
-        evaluations = Evaluations(
-            options, dataset, autoencoder, accelerator, run / "evaluations.jsonl", state.step
-        )
     log = MetricsLog(run / "metrics.jsonl", accelerator, state.step, images_a_step)
     progress = tqdm(
         total=options.max_train_steps,

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 import repa
 from repa.autoencoders import Autoencoder, create_autoencoder
-from repa.checkpoints import CheckpointState, continue_released, find_checkpoint, read_state
+from repa.checkpoints import CheckpointState
 from repa.config import TrainOptions
 from repa.data import ImageDataset
 from repa.devices import pick_device, pick_precision
@@ -194,62 +194,19 @@ def new_state(options: TrainOptions, dataset: ImageDataset) -> CheckpointState:
     )
 
 
-def find_start(
-    options: TrainOptions, run: Path, dataset: ImageDataset, accelerator: Accelerator
-) -> Path | None:
-    """The checkpoint to continue from: that of `--resume-step`, else the newest, if there is one.
-
-    The release's checkpoint of that step is translated first.
-
-    Raises:
-        RepaError: if there is none of that step, or it cannot be used.
-    """
-    if not options.resume_step:
-        return find_checkpoint(run)
-    manifest = dataset.manifest
-    with accelerator.main_process_first():  # one translates, the others find it done
-        return continue_released(
-            run, options.resume_step, manifest.autoencoder, manifest.resolution, manifest.classes
-        )
-
-
-def check_resumable(
-    options: TrainOptions, checkpoint: Path, wanted: CheckpointState
-) -> CheckpointState:
-    """The checkpoint's step and loss scale, if these options may continue it.
-
-    Raises:
-        RepaError: if it is of another run, or already past the last step.
-    """
-    if options.resume == "no":
-        raise RepaError(f"--resume no: {checkpoint} exists; choose another --exp-name or delete it")
-    found = read_state(checkpoint)
-    same = ("model", "autoencoder", "resolution")
-    differing = [name for name in same if getattr(found, name) != getattr(wanted, name)]
-    theirs, ours = found.model_arguments, wanted.model_arguments
-    differing += sorted(
-        f"{name}, {theirs.get(name)} there" for name in ours if theirs.get(name) != ours[name]
-    )
-    differing += [
-        "--" + name.replace("_", "-")
-        for name in ("seed", "enc_type", "encoder_depth", "path_type", "batch_size")
-        if found.options.get(name) != wanted.options[name]
-    ]
-    if differing:
-        raise RepaError(
-            f"{checkpoint} is of another run (different: {', '.join(differing)}): choose another "
-            "name or folder for this one"
-        )
-    if found.step > options.max_train_steps:
-        raise RepaError(
-            f"{checkpoint} is past --max-train-steps {options.max_train_steps}: choose another "
-            "name or folder for this run"
-        )
-    return wanted.model_copy(update={"step": found.step, "scaler": found.scaler})
-
-
 def open_run(options: TrainOptions, run: Path, accelerator: Accelerator) -> None:
-    """Makes the run's folder, with the options as a recipe that repeats it."""
+    """Makes the run's folder, with the options as a recipe that repeats it.
+
+    Raises:
+        RepaError: if it cannot be written.
+    """
+    try:
+        _write_run(options, run, accelerator)
+    except OSError as error:
+        raise RepaError(f"--output-dir {options.output_dir}: {error}") from None
+
+
+def _write_run(options: TrainOptions, run: Path, accelerator: Accelerator) -> None:
     if accelerator.is_main_process:
         run.mkdir(parents=True, exist_ok=True)
         recipe = yaml.safe_dump(options.model_dump(mode="json"), sort_keys=False)

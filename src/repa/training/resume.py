@@ -1,0 +1,118 @@
+"""Where a run starts: at step 0, or from one of its checkpoints, ours or the release's."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from repa.checkpoints import CheckpointState, continue_released, find_checkpoint, read_state
+from repa.checkpoints.folder import list_checkpoints
+from repa.config import TrainOptions
+from repa.data import ImageDataset
+from repa.errors import RepaError
+
+# Options that a run keeps, besides its model and data.
+KEPT = ("seed", "enc_type", "encoder_depth", "projector_dim", "path_type", "batch_size")
+FLAGS = {  # that decide on arguments of the model
+    "num_classes": "--num-classes",
+    "class_dropout_prob": "--cfg-prob or --legacy",
+    "qk_norm": "--qk-norm",
+}
+
+
+def find_start(
+    options: TrainOptions,
+    run: Path,
+    dataset: ImageDataset,
+    wanted: CheckpointState,
+    accelerator: Accelerator,
+) -> tuple[Path | None, CheckpointState]:
+    """The checkpoint to continue from and its state; None and `wanted` for a new run.
+
+    That is the checkpoint of `--resume-step`, else the newest. The release's of that step is
+    translated first, and later ones are set aside.
+
+    Raises:
+        RepaError: if there is none of that step, or these options may not continue it.
+    """
+    if not options.resume_step:
+        checkpoint = find_checkpoint(run)
+        if checkpoint is None:
+            _check_no_released(run)
+            return None, wanted
+        return checkpoint, _check_resumable(options, checkpoint, wanted)
+    folder = run / "checkpoints" / f"{options.resume_step:07d}"
+    was_there = folder.exists()
+    manifest = dataset.manifest
+    with accelerator.main_process_first():  # one translates, the others find it done
+        checkpoint = continue_released(
+            run, options.resume_step, manifest.autoencoder, manifest.resolution, manifest.classes
+        )
+    try:
+        state = _check_resumable(options, checkpoint, wanted)
+    except RepaError:
+        accelerator.wait_for_everyone()
+        if not was_there and accelerator.is_main_process:
+            shutil.rmtree(folder)  # or a later run would find it as its newest
+        raise
+    if accelerator.is_main_process:
+        _set_aside_later(run, options.resume_step)
+    accelerator.wait_for_everyone()
+    return checkpoint, state
+
+
+def _check_no_released(run: Path) -> None:
+    steps = [int(p.stem) for p in (run / "checkpoints").glob("*.pt") if p.stem.isdigit()]
+    if steps:
+        raise RepaError(
+            f"{run} is a run of the release: --resume-step {max(steps)} continues it, another "
+            "--exp-name begins a new one"
+        )
+
+
+def _set_aside_later(run: Path, step: int) -> None:
+    """Checkpoints after a step are of another course of the run: none of them is its newest."""
+    for later in list_checkpoints(run):
+        if int(later.name) > step:
+            aside = later.with_name(later.name + ".aside")
+            shutil.rmtree(aside, ignore_errors=True)
+            later.rename(aside)
+
+
+def _check_resumable(
+    options: TrainOptions, checkpoint: Path, wanted: CheckpointState
+) -> CheckpointState:
+    """The wanted state with the checkpoint's step and loss scale.
+
+    Raises:
+        RepaError: if it is of another run, or already past the last step.
+    """
+    if options.resume == "no":
+        raise RepaError(f"--resume no: {checkpoint} exists; choose another --exp-name or delete it")
+    found = read_state(checkpoint)
+    same = ("model", "autoencoder", "resolution")
+    differing = [name for name in same if getattr(found, name) != getattr(wanted, name)]
+    theirs, ours = found.model_arguments, wanted.model_arguments
+    differing += [
+        f"{FLAGS.get(name, name)}, {theirs.get(name)} there"
+        for name in ours
+        if name != "fused_attn" and theirs.get(name) != ours[name]
+    ]
+    differing += [
+        "--" + name.replace("_", "-")
+        for name in KEPT
+        if name in found.options and found.options[name] != wanted.options[name]
+    ]
+    if differing:
+        raise RepaError(
+            f"{checkpoint} is of another run (different: {', '.join(differing)}): choose another "
+            "name or folder for this one"
+        )
+    if found.step > options.max_train_steps:
+        raise RepaError(
+            f"{checkpoint} is past --max-train-steps {options.max_train_steps}: choose another "
+            "name or folder for this run"
+        )
+    return wanted.model_copy(update={"step": found.step, "scaler": found.scaler})
