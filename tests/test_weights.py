@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from repa.errors import RepaError
-from repa.weights import load_weights, read_weights
+from repa.weights import check_bytes, load_weights, read_weights
 
 STATE = {"weight": torch.arange(6.0).view(3, 2), "bias": torch.ones(3)}
 
@@ -33,7 +33,6 @@ def test_every_form_is_read(tmp_path: Path, name: str) -> None:
         torch.testing.assert_close(state[key], value, rtol=0, atol=0)
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.old"])
 def test_broken_bytes_are_one_clear_line(tmp_path: Path, name: str) -> None:
     path = save(tmp_path / name)
@@ -49,7 +48,6 @@ def test_broken_bytes_are_one_clear_line(tmp_path: Path, name: str) -> None:
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     class Poison:
         def __reduce__(self) -> tuple:
@@ -68,6 +66,73 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
 def test_a_scripts_options_beside_the_weights_do_no_harm(tmp_path: Path) -> None:
     torch.save({"model": STATE, "args": argparse.Namespace(lr=1e-3)}, tmp_path / "w.pth")
     assert read_weights(tmp_path / "w.pth")["model"].keys() == STATE.keys()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "it is empty"),
+        (b"some text\n", "it is no PyTorch or safetensors file"),
+        (b"<html></html>", "it is no PyTorch or safetensors file"),
+        (b"\x80\x02X", "it is broken"),
+        (b"PK\x03\x04", "it is broken"),
+    ],
+)
+def test_what_is_wrong_is_told_without_pytorchs_advice(tmp_path, data, message, recwarn) -> None:
+    (tmp_path / "w.pth").write_bytes(data)
+    with pytest.raises(RepaError, match=f"cannot read weights from .*w.pth: {message}") as error:
+        read_weights(tmp_path / "w.pth")
+    assert "weights_only" not in str(error.value)
+    assert not recwarn.list
+
+
+def test_nothing_is_warned_of_before_the_error(tmp_path: Path, recwarn) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(pickle.dumps({"weight": 1}, 4))
+    with pytest.raises(RepaError, match="plain pickle"):
+        read_weights(path)
+    torch.save({"weight": torch.ones(2, 2).to_sparse()}, path)
+    read_weights(path)
+    assert not recwarn.list
+
+
+def damaged(path: Path, tensor: torch.Tensor) -> Path:
+    """Its bytes zeroed in the file."""
+    whole, data = path.read_bytes(), tensor.numpy().tobytes()
+    assert whole.count(data) == 1
+    path.write_bytes(whole.replace(data, bytes(len(data))))
+    return path
+
+
+class TestBytes:
+    def test_changed_ones_are_told_of_the_tensors_asked_for(self, tmp_path: Path) -> None:
+        path = damaged(save(tmp_path / "w.pth"), STATE["weight"])
+        state = read_weights(path)
+        check_bytes(path, [state["bias"]])
+        with pytest.raises(RepaError, match=r"w.pth is damaged: bytes of its tensors"):
+            check_bytes(path, state.values())
+
+    @pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.old"])
+    def test_whole_files_pass(self, tmp_path: Path, name: str) -> None:
+        path = save(tmp_path / name)
+        check_bytes(path, read_weights(path).values())
+
+    def test_views_and_empty_tensors_pass(self, tmp_path: Path) -> None:
+        base = torch.arange(12.0).view(3, 4)
+        state = {"row": base[1], "turned": base.T, "none": torch.empty(0), "half": base.half()}
+        torch.save(state, tmp_path / "w.pth")
+        check_bytes(tmp_path / "w.pth", read_weights(tmp_path / "w.pth").values())
+
+    @pytest.mark.skipif(
+        not hasattr(torch.serialization, "set_crc32_options"), reason="checksums always written"
+    )
+    def test_files_without_checksums_pass(self, tmp_path: Path) -> None:
+        torch.serialization.set_crc32_options(False)
+        try:
+            path = save(tmp_path / "w.pth")
+        finally:
+            torch.serialization.set_crc32_options(True)
+        check_bytes(path, read_weights(path).values())
 
 
 def test_no_file(tmp_path: Path) -> None:
@@ -95,6 +160,15 @@ def test_weights_that_do_not_fit_are_one_clear_line(state: dict, message: str) -
     with pytest.raises(RepaError, match=f"w.pth does not fit the network: .*{message}") as error:
         load_weights(nn.Linear(2, 3), state, Path("w.pth"))
     assert "\n" not in str(error.value)
+
+
+def test_a_long_list_ends_with_a_whole_word() -> None:
+    network = nn.Sequential(*(nn.Linear(2, 3) for _ in range(50)))
+    with pytest.raises(RepaError) as error:
+        load_weights(network, {}, Path("w.pth"))
+    text = str(error.value)
+    assert text.endswith(" ...")
+    assert text.removesuffix(" ...").endswith('",')
 
 
 def test_weights_that_fit_are_loaded() -> None:

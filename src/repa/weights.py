@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
+import textwrap
+import warnings
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from repa.errors import RepaError, first_line
+
+PLAIN_PICKLES = (b"\x80\x04", b"\x80\x05")  # protocols 4 and 5; torch.save writes protocol 2
+PYTORCH_FILES = (b"PK", b"\x80\x02", *PLAIN_PICKLES)  # of today and before 1.6
 
 
 def read_weights(path: Path) -> dict[str, Any]:
@@ -35,10 +41,11 @@ def read_weights(path: Path) -> dict[str, Any]:
             raise RepaError(
                 f"{path} is a TorchScript archive, which is code; if you trust it, make a state "
                 'dict of it: python -c "import torch; torch.save(torch.jit.load('
-                f"'{path.name}', 'cpu').state_dict(), 'clip_vitl.pth')\""
+                f"'{path.name}', 'cpu').state_dict(), 'weights.pth')\""
             )
         # Training scripts save their options with the weights: a namespace is no code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's doubts come before our one line
             # Mapped, so that optimizer states in the file are never read (I-JEPA's are 8 GB).
             mapped = zipfile.is_zipfile(path)
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -60,12 +67,22 @@ def _is_torchscript(path: Path) -> bool:
 
 def _reason(path: Path, error: Exception) -> str:
     """Why a file was not read: what it holds besides data, or what is broken about it."""
+    if isinstance(error, OSError):
+        return error.strerror or first_line(error)
+    with path.open("rb") as file:
+        start = file.read(2)
+    if not start:
+        return "it is empty"
     if found := re.search(r"GLOBAL (\S+)", str(error)):
         what = f"it holds {found[1]}, not only tensors and plain values"
-    elif "Unsupported operand" in str(error) and _starts_as_plain_pickle(path):
+    elif "Unsupported operand" in str(error) and start in PLAIN_PICKLES:
         what = "it is a plain pickle, not a file of torch.save"
+    elif path.suffix != ".safetensors" and start not in PYTORCH_FILES:
+        return "it is no PyTorch or safetensors file"
+    elif "weights_only" in str(error):  # PyTorch's advice is to run what the file holds
+        return "it is broken, or holds more than tensors and plain values"
     else:
-        return first_line(error)
+        return f"it is broken: {first_line(error)}"
     return (
         f"{what}; such a file can run code when it is loaded, so it was not. If you trust its "
         'source, keep its weights alone: python -c "import torch; '
@@ -74,10 +91,34 @@ def _reason(path: Path, error: Exception) -> str:
     )
 
 
-def _starts_as_plain_pickle(path: Path) -> bool:
-    """Whether it has the header of pickle's protocols 4 and 5; torch.save writes protocol 2."""
-    with path.open("rb") as file:
-        return file.read(2) in (b"\x80\x04", b"\x80\x05")
+def check_bytes(path: Path, tensors: Iterable[Tensor]) -> None:
+    """Compares tensors with the checksums in the PyTorch file that they were read from.
+
+    Mapped bytes come past PyTorch's own check. Only the tensors that are asked about are read.
+    Files without checksums pass: .safetensors, PyTorch's form before 1.6, and
+    `set_crc32_options(False)`, which writes 0.
+
+    Args:
+        path: the file.
+        tensors: as `read_weights` returned them.
+
+    Raises:
+        RepaError: if bytes of one have changed.
+    """
+    if path.suffix == ".safetensors" or not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        known = {(record.file_size, record.CRC) for record in archive.infolist()}
+    # By content, as a tensor does not say which record it lies in.
+    storages = {s.data_ptr(): s for s in (tensor.untyped_storage() for tensor in tensors)}
+    for storage in storages.values():
+        size = storage.nbytes()
+        data = torch.empty(0, dtype=torch.uint8).set_(storage).numpy().data
+        if size and (size, 0) not in known and (size, zlib.crc32(data)) not in known:
+            raise RepaError(
+                f"{path} is damaged: bytes of its tensors are not those that were saved; copy or "
+                "download it again"
+            )
 
 
 def load_weights(
@@ -97,8 +138,13 @@ def load_weights(
     try:
         network.load_state_dict(state, assign=assign)
     except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        raise RepaError(f"{path} does not fit the network: {' '.join(lines[1:])[:300]}") from None
+        raise RepaError(f"{path} does not fit the network: {misfits(error)}") from None
+
+
+def misfits(error: RuntimeError) -> str:
+    """What `load_state_dict` found, in a line of 300 characters, cut between words."""
+    found = " ".join(str(error).splitlines()[1:])
+    return textwrap.shorten(found, 300, placeholder=" ...")
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:

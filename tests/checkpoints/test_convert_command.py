@@ -1,18 +1,21 @@
 """`repa convert`: what it says, what it refuses, what it leaves behind."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from checkpoints.files import (
+    ARGS,
     NAME,
     assert_same,
     convert,
     files,
     released_model,
     save,
+    save_ours,
     training_checkpoint,
 )
 from repa.checkpoints import (
@@ -73,28 +76,96 @@ class TestCommand:
             assert "lie within each other" in capsys.readouterr().err
         assert files(ours) == before
 
-    def test_what_a_killed_run_left_is_no_obstacle(self, tmp_path: Path, ours: Path) -> None:
+    def test_nothing_of_others_is_in_the_way(self, tmp_path: Path, ours: Path) -> None:
         for to, name in (("repa", "a"), ("released", "b.pt"), ("pretrained", "c")):
-            (tmp_path / f"{name}.partial").mkdir()
-            (tmp_path / f"{name}.partial" / "old").write_text("")
+            theirs = tmp_path / f"{name}.partial"
+            theirs.mkdir()
+            (theirs / "thesis").write_text("")
+            (tmp_path / f".{name}.partial").write_text("theirs")
+            (tmp_path / ".repa-convert-killed").mkdir(exist_ok=True)
+            before = set(tmp_path.rglob("*"))
             dest = convert(ours, tmp_path / name, to)
-            assert dest.is_file() or "old" not in files(dest)
-        assert not list(tmp_path.glob("*.partial"))
+            assert set(tmp_path.rglob("*")) - before == {dest, *dest.glob("*")}
+            assert before < set(tmp_path.rglob("*"))
 
-    def test_overwrite_replaces_checkpoints_only(self, tmp_path: Path, ours: Path, capsys) -> None:
+    def test_overwrite_replaces_checkpoints(self, tmp_path: Path, ours: Path, released) -> None:
         for to, name in (("repa", "a"), ("released", "b.pt"), ("pretrained", "c")):
-            dest = convert(ours, tmp_path / name, to)
-            old = dest if dest.is_file() else dest / "old"
-            old.write_text("old")
+            dest = convert(released, tmp_path / name, to)
+            assert load_model(dest)[1].step == 7
             convert(ours, dest, to, "--overwrite")
-            assert not old.exists() or old.read_bytes() != b"old"
             assert load_model(dest)[1].step == 9
-        (tmp_path / "home").mkdir()
-        (tmp_path / "home" / "thesis").write_text("")
-        arguments = ["--ckpt", str(ours), "--dest", str(tmp_path / "home"), "--to", "repa"]
-        assert main(["convert", *arguments, "--overwrite"]) == 2
-        assert "is no checkpoint: --overwrite does not replace it" in capsys.readouterr().err
-        assert (tmp_path / "home" / "thesis").exists()
+        convert(ours, tmp_path / "c", "repa", "--overwrite")
+        assert not (tmp_path / "c" / "config.json").exists()
+
+    @pytest.mark.parametrize("to", ["repa", "released", "pretrained"])
+    def test_overwrite_replaces_nothing_else(self, tmp_path, ours: Path, capsys, to: str) -> None:
+        dest = tmp_path / ("home.pt" if to == "released" else "home")
+        others: list[dict[str, str]] = [
+            {"thesis": ""},
+            {"config.json": "{}"},
+            {"config.json": "{}", "thesis": ""},
+            {"config.json": "[]", "model.safetensors": ""},
+            {"state.json": "{}"},
+            {"README.md": ""},
+            {},
+            {"below/state.json": "{}"},
+            {"state.json": (ours / "state.json").read_text(), "thesis": ""},
+            {"state.json": (ours / "state.json").read_text(), "model/thesis": ""},
+        ]
+        for names in others:
+            for name, text in names.items():
+                (dest / name).parent.mkdir(parents=True, exist_ok=True)
+                (dest / name).write_text(text)
+            dest.mkdir(exist_ok=True)
+            before = sorted(tmp_path.rglob("*"))
+            assert main(self.overwriting(ours, dest, to)) == 2
+            assert "is no checkpoint: --overwrite does not replace" in capsys.readouterr().err
+            assert sorted(tmp_path.rglob("*")) == before
+            shutil.rmtree(dest)
+        for write in (
+            lambda: dest.write_text("a diary"),
+            lambda: torch.save({"thesis": 1}, dest),
+            lambda: torch.save({"ema": {"w": torch.ones(1)}}, dest),
+        ):
+            write()
+            data = dest.read_bytes()
+            assert main(self.overwriting(ours, dest, to)) == 2
+            assert "is no checkpoint: --overwrite does not replace" in capsys.readouterr().err
+            assert dest.read_bytes() == data
+
+    @pytest.mark.parametrize("to", ["repa", "released", "pretrained"])
+    def test_a_link_is_not_replaced(self, tmp_path: Path, ours: Path, capsys, to: str) -> None:
+        ending = ".pt" if to == "released" else ""
+        target = convert(ours, tmp_path / f"target{ending}", to)
+        for pointed_to in (target, tmp_path / "nowhere"):
+            link = tmp_path / f"{pointed_to.stem}-link{ending}"
+            link.symlink_to(pointed_to)
+            assert main(self.overwriting(ours, link, to)) == 2
+            assert "is a symbolic link, which is not replaced: " in capsys.readouterr().err
+            assert link.is_symlink()
+        assert load_model(target)[1].step == 9
+
+    def test_what_came_meanwhile_stays(self, tmp_path: Path, ours: Path, monkeypatch) -> None:
+        def save_slowly(content: object, path: Path) -> None:
+            path.touch()
+            (tmp_path / "a.pt").write_text("theirs")
+
+        monkeypatch.setattr("torch.save", save_slowly)
+        with pytest.raises(RepaError, match=r"a.pt exists: choose another"):
+            write_checkpoint(open_checkpoint(ours), tmp_path / "a.pt", "released")
+        assert (tmp_path / "a.pt").read_text() == "theirs"
+
+    @staticmethod
+    def overwriting(ckpt: Path, dest: Path, to: str) -> list[str]:
+        return ["convert", "--ckpt", str(ckpt), "--dest", str(dest), "--to", to, "--overwrite"]
+
+    def test_no_average_to_publish(self, tmp_path: Path, content: dict, capsys) -> None:
+        path = save({"model": content["model"], "args": ARGS}, tmp_path / "a.pt")
+        arguments = ["--ckpt", str(path), "--dest", str(tmp_path / "b"), "--to", "pretrained"]
+        assert main(["convert", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert "a.pt has no averaged weights, which --to pretrained writes" in error
+        assert "--raw-weights" not in error
 
     def test_a_failing_disk_leaves_nothing(self, tmp_path: Path, ours: Path, monkeypatch) -> None:
         def fail(*_) -> None:
@@ -112,6 +183,16 @@ class TestCommand:
         path = save(released_model().state_dict(), tmp_path / "last.pt")
         monkeypatch.setattr("repa.checkpoints.checkpoint.released_checkpoint", lambda: path)
         assert read_state(convert(Path("released"), tmp_path / "ours", "repa")).model == NAME
+
+
+def test_what_a_killed_write_of_training_left_is_no_obstacle(tmp_path: Path) -> None:
+    for name in (".0000009.partial", "0000009.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "old").write_text("")
+    folder = save_ours(tmp_path / "0000009")
+    assert "old" not in files(folder)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["0000009", "0000009.partial"], "only the hidden name is ours"
 
 
 def test_others_may_read_what_the_umask_lets_them(tmp_path: Path, ours: Path) -> None:

@@ -90,7 +90,11 @@ def test_more_there_than_the_server_has(get, tmp_path: Path) -> None:
 def test_a_page_instead_of_the_file(get, tmp_path: Path) -> None:
     with pytest.raises(RepaError, match=r"sent 30 bytes, not last.pt of at least 1,000: download"):
         get("page")
-    assert not list((tmp_path / "models").iterdir())
+    assert not (tmp_path / "models").exists()
+    (tmp_path / "models").mkdir()  # someone's own stays
+    with pytest.raises(RepaError, match=r"sent 30 bytes"):
+        get("page")
+    assert (tmp_path / "models").exists()
 
 
 def test_no_such_file(get, server, tmp_path: Path) -> None:
@@ -109,6 +113,7 @@ def test_offline(tmp_path: Path) -> None:
             RepaError, match=rf"cannot download last.pt \(.*\): .* put it at {dest}"
         ):
             download(url, dest, 1000)
+        assert not dest.parent.exists()
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -92,7 +92,20 @@ def test_sits_own_options_tell_it_without_a_variance(tmp_path: Path) -> None:
     assert_is_own_sit_turned(model, own)
 
 
-@pytest.mark.parametrize("changes", [{"path_type": "VP"}, {"prediction": "score"}])
+def test_sits_own_that_does_not_say_its_path(tmp_path: Path, state: dict) -> None:
+    assert load_model(own_sit(tmp_path, state, path_type=None))[1].options["path_type"] == "linear"
+
+
+@pytest.mark.parametrize("name", ["t_embedder.mlp.0.weight", "final_layer.linear.bias"])
+def test_sits_own_without_a_tensor(tmp_path: Path, state: dict, name: str) -> None:
+    del state[name]
+    with pytest.raises(RepaError, match=rf"0000001.pt does not fit SiT's SiT-Ti/4: .*{name}"):
+        load_model(own_sit(tmp_path, state))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"path_type": "VP"}, {"path_type": ["GVP"]}, {"prediction": "score"}]
+)
 def test_sits_other_kinds_are_refused(tmp_path: Path, state: dict, changes: dict) -> None:
     with pytest.raises(RepaError, match=r"only velocities on the paths Linear, GVP"):
         load_model(own_sit(tmp_path, state, **changes))

@@ -21,7 +21,6 @@ from checkpoints.files import (
 from repa.checkpoints import import_released, load_model
 from repa.checkpoints.checkpoint import locate, open_checkpoint
 from repa.errors import RepaError
-from repa.models import SiT
 
 
 def assert_weights(model: torch.nn.Module, seed: int) -> None:
@@ -57,7 +56,7 @@ def test_a_bare_state_dict(tmp_path: Path, name: str) -> None:
     (save_file if path.suffix == ".safetensors" else torch.save)(state_dict, path)
     model, state = load_model(path)
     assert_weights(model, seed=3)
-    assert (state.step, state.model, state.options) == (0, NAME, {"path_type": "linear"})
+    assert (state.step, state.model, state.options) == (0, NAME, {})
     with pytest.raises(RepaError, match=r"--raw-weights: .*last.* has only averaged weights"):
         load_model(path, raw_weights=True)
 
@@ -88,6 +87,38 @@ def test_early_training_that_dropped_labels_twice(tmp_path: Path) -> None:
     assert state.model_arguments["class_dropout_prob"] == pytest.approx(0.28)
 
 
+@pytest.mark.parametrize(
+    ("name", "entries", "step"),
+    [
+        ("a.pt", {"steps": torch.tensor(5)}, 5),
+        ("a.pt", {"steps": torch.tensor([5])}, 5),
+        ("a.pt", {"steps": torch.tensor(5.0)}, 5),
+        ("a.pt", {"steps": "5"}, 5),
+        ("0000400.pt", {"steps": 5}, 5),
+        ("0000400.pt", {}, 400),
+        ("0000400.pt", {"args": ARGS}, 400),
+        ("0000400.pt", {"steps": -1}, 400),
+        ("0000400.pt", {"steps": True}, 400),
+        ("0000400.pt", {"steps": [5]}, 400),
+        ("a.pt", {"steps": "many"}, 0),
+    ],
+)
+def test_the_step_is_said_by_the_file_or_its_name(tmp_path, name, entries, step) -> None:
+    path = save({"ema": released_model().state_dict(), **entries}, tmp_path / name)
+    assert load_model(path)[1].step == step
+
+
+def test_a_bare_state_dict_is_of_the_step_in_its_name(tmp_path: Path) -> None:
+    path = save(released_model().state_dict(), tmp_path / "0400000.pt")
+    assert load_model(path)[1].step == 400_000
+
+
+def test_no_path_is_the_linear_one(tmp_path: Path) -> None:
+    args = ARGS | {"path_type": None}
+    path = save({"ema": released_model().state_dict(), "args": args}, tmp_path / "a.pt")
+    assert load_model(path)[1].options["path_type"] == "linear"
+
+
 class TestEarlyNames:
     def test_the_files_options_say_the_depth(self, tmp_path: Path) -> None:
         content = {"ema": legacy_names(released_model(3).state_dict()), "args": ARGS}
@@ -104,6 +135,24 @@ class TestEarlyNames:
         path = save(legacy_names(released_model().state_dict()), tmp_path / "a.pt")
         with pytest.raises(RepaError, match=r"a.pt has early names .*give --encoder-depth"):
             load_model(path)
+
+    def test_the_argument_where_the_options_say_none(self, tmp_path: Path) -> None:
+        args = ARGS | {"encoder_depth": None}
+        content = {"ema": legacy_names(released_model(3).state_dict()), "args": args}
+        model, _ = load_model(save(content, tmp_path / "a.pt"), encoder_depth=DEPTH)
+        assert_weights(model, seed=3)
+
+    @pytest.mark.parametrize("depth", ["abc", -1, 2.5, [2]])
+    def test_a_depth_that_is_none(self, tmp_path: Path, depth: object) -> None:
+        args = ARGS | {"encoder_depth": depth}
+        content = {"ema": legacy_names(released_model(3).state_dict()), "args": args}
+        with pytest.raises(RepaError, match=r"a.pt: legacy key .* encoder_depth is needed"):
+            load_model(save(content, tmp_path / "a.pt"))
+
+    def test_a_block_without_a_number(self, tmp_path: Path) -> None:
+        content = {"ema": {"decoder_blocks.x.y": torch.ones(1)}, "args": ARGS}
+        with pytest.raises(RepaError, match=r"'decoder_blocks.x.y' has no block's number"):
+            load_model(save(content, tmp_path / "a.pt"))
 
     def test_their_optimizer_counts_in_the_files_order(self, tmp_path: Path, content) -> None:
         # Early files list the later blocks after the heads.
@@ -162,77 +211,6 @@ class TestPlaces:
                 load_model(path)
 
 
-class TestRefused:
-    def test_another_model_than_asked_for(self, released: Path) -> None:
-        with pytest.raises(RepaError, match=r"--model SiT-B/2: .*0000007.pt holds SiT-Ti/4"):
-            load_model(released, model="SiT-B/2")
-        with pytest.raises(RepaError, match=r"--model DiT-Ti/4: .* was trained as SiT-Ti/4"):
-            load_model(released, model="DiT-Ti/4")
-        with pytest.raises(RepaError, match=r"unknown model 'SiT-Z/9'"):
-            load_model(released, model="SiT-Z/9")
-        assert load_model(released, model="SiT-Ti/4")[1].model == NAME
-
-    @pytest.mark.parametrize(
-        ("content", "message"),
-        [
-            ({"weight": torch.ones(2)}, r"is no SiT or DiT: it has no x_embedder.proj.weight"),
-            ({"ema": {"w": 3}}, r"is no SiT or DiT: 'w' is a int, not a tensor"),
-            ({3: torch.ones(2)}, r"is no SiT or DiT: 3 is a Tensor"),
-            ({}, r"is no SiT or DiT: it has no x_embedder"),
-        ],
-    )
-    def test_something_else(self, tmp_path: Path, content: dict, message: str) -> None:
-        with pytest.raises(RepaError, match=message):
-            load_model(save(content, tmp_path / "a.pt"))
-
-    def test_a_size_without_a_name(self, tmp_path: Path) -> None:
-        state = released_model().state_dict()
-        del_last = {k: v for k, v in state.items() if not k.startswith("blocks.5.")}
-        message = (
-            r"a.pt: 5 blocks of width 192 with patches of 4 are no SiT with a name.*Ti 6 x 192"
-        )
-        with pytest.raises(RepaError, match=message):
-            load_model(save(del_last, tmp_path / "a.pt"))
-
-    def test_a_named_size_with_other_heads(self, tmp_path: Path) -> None:
-        sizes = {"patch_size": 4, "depth": 6, "hidden_size": 192, "num_classes": 3}
-        state = SiT(input_size=8, num_heads=6, qk_norm=True, **sizes).state_dict()
-        with pytest.raises(RepaError, match=r"6 blocks of width 192 .* are no SiT with a name"):
-            load_model(save(state, tmp_path / "a.pt"))
-
-    def test_channels_of_no_autoencoder(self, tmp_path: Path) -> None:
-        state = random_model(in_channels=5).state_dict()
-        with pytest.raises(RepaError, match=r"a.pt: 5 channels are neither SD-VAE's"):
-            load_model(save(state, tmp_path / "a.pt"))
-
-    def test_a_missing_tensor(self, tmp_path: Path) -> None:
-        state = released_model().state_dict()
-        del state["blocks.3.attn.proj.bias"]
-        with pytest.raises(RepaError, match=r"a.pt does not fit.*blocks.3.attn.proj.bias"):
-            load_model(save(state, tmp_path / "a.pt"))
-
-    @pytest.mark.parametrize(
-        ("opt", "message"),
-        [
-            ({"state": {}, "param_groups": [{"params": [0, 1]}]}, "counts 2 parameters, its model"),
-            ({"state": {}, "param_groups": []}, "not the state of one AdamW"),
-            ({}, "not the state of one AdamW"),
-        ],
-    )
-    def test_another_optimizer(self, tmp_path: Path, opt: dict, message: str) -> None:
-        content = {"model": released_model().state_dict(), "opt": opt, "args": ARGS}
-        file = save(content, tmp_path / "a.pt")
-        with pytest.raises(RepaError, match=message):
-            import_released(file, tmp_path / "ours")
-        load_model(file, raw_weights=True)  # whoever samples does not need it
-
-    def test_only_raw_weights(self, tmp_path: Path, content: dict) -> None:
-        path = save({"model": content["model"], "args": ARGS}, tmp_path / "a.pt")
-        with pytest.raises(RepaError, match=r"no averaged weights \(--raw-weights takes"):
-            load_model(path)
-        load_model(path, raw_weights=True)
-
-
 def test_options_of_any_plain_type(tmp_path: Path) -> None:
     args = argparse.Namespace(
         model=NAME, betas=(0.9, 0.99), deep={"a": [1, None]}, dtype=torch.half
@@ -242,4 +220,4 @@ def test_options_of_any_plain_type(tmp_path: Path) -> None:
     assert options["betas"] == [0.9, 0.99]
     assert options["deep"] == {"a": [1, None]}
     assert options["dtype"] == "torch.float16"
-    assert options["path_type"] == "linear"
+    assert "path_type" not in options  # whoever draws samples may say it

@@ -61,7 +61,6 @@ def test_code_is_refused_and_not_run(tmp_path: Path, poisoned: object, form: str
     assert (tmp_path / "was-run").exists()
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("protocol", range(6))
 def test_a_plain_pickle(tmp_path: Path, protocol: int) -> None:
     path = tmp_path / "a.pt"
@@ -111,11 +110,10 @@ def test_torchscript_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
         archive.writestr("a/data.pkl", b"")
         archive.writestr("a/constants.pkl", b"")
-    with pytest.raises(RepaError, match=r"a.pt is a TorchScript archive, which is code"):
+    with pytest.raises(RepaError, match=r"a.pt is a TorchScript archive.*'weights.pth'"):
         load_model(tmp_path / "a.pt")
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_broken_files_are_one_line(tmp_path: Path, released: Path) -> None:
     whole, path = released.read_bytes(), tmp_path / "a.pt"
     rng = random.Random(0)

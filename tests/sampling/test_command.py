@@ -247,3 +247,12 @@ def test_two_processes_refuse_with_one_line(run: Path, tmp_path: Path) -> None:
     assert done.returncode != 0
     assert done.stderr.count("holds other samples") == 1
     assert "Connection closed" not in done.stderr
+
+
+def test_a_file_that_does_not_say_its_path_may_be_told(run: Path, tmp_path: Path) -> None:
+    weights = load_file(find_checkpoint(run) / "ema.safetensors")
+    bare = tmp_path / "bare.safetensors"
+    save_file(weights, bare)
+    paths = [sample(bare, tmp_path / kind, f"--path-type={kind}") for kind in ("linear", "cosine")]
+    assert not np.array_equal(*map(images, paths))
+    np.testing.assert_array_equal(images(paths[0]), images(sample(bare, tmp_path / "unsaid")))

@@ -70,8 +70,10 @@ def infer_architecture(state: Mapping[str, Tensor], path: Path) -> Architecture:
 
     def shape(key: str, dimensions: int) -> tuple[int, ...]:
         tensor = state.get(key)
-        if not isinstance(tensor, Tensor) or tensor.ndim != dimensions:
-            raise RepaError(f"{path} is no SiT or DiT: it has no {key} of {dimensions} dimensions")
+        if not isinstance(tensor, Tensor) or tensor.ndim != dimensions or not all(tensor.shape):
+            raise RepaError(
+                f"{path} is no SiT or DiT: it has no {key} of {dimensions} dimensions (and none 0)"
+            )
         return tuple(tensor.shape)
 
     hidden_size, in_channels, patch_size, _ = shape("x_embedder.proj.weight", 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 
@@ -52,6 +53,17 @@ def download(url: str, dest: Path, least_bytes: int) -> None:
     Raises:
         RepaError: if it cannot be had whole or not be written. What came so far stays beside it.
     """
+    is_new = not dest.parent.exists()
+    try:
+        _download(url, dest, least_bytes)
+    except BaseException:
+        if is_new:
+            with suppress(OSError):  # it has what came so far
+                dest.parent.rmdir()
+        raise
+
+
+def _download(url: str, dest: Path, least_bytes: int) -> None:
     partial = dest.with_name(dest.name + ".partial")
     by_hand = f"download it from {url} elsewhere and put it at {dest}"
     try:

@@ -20,15 +20,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from repa.data.format import AutoencoderRecord, write_atomically
+from repa.diffusion.interpolant import PathType
 from repa.errors import RepaError
+from repa.weights import misfits
 
 STATE = "state.json"
 RELEASED = "released.json"
@@ -50,6 +52,17 @@ class CheckpointState(BaseModel):
     options: dict[str, Any]
     scaler: dict[str, Any] | None
     versions: dict[str, str]
+
+    @field_validator("options")
+    @classmethod
+    def _name_a_known_path(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """Now, not only in the sampler. None is the path of those who do not choose."""
+        if "path_type" in options and options["path_type"] is None:
+            return options | {"path_type": "linear"}
+        if options.get("path_type", "linear") not in get_args(PathType):
+            known = " or ".join(get_args(PathType))
+            raise ValueError(f"path_type is {options['path_type']!r}, expected {known}")
+        return options
 
 
 class ReleasedRecord(BaseModel):
@@ -83,6 +96,9 @@ class FolderParts(Mapping[str, dict[str, Tensor]]):
 
     def __getitem__(self, part: str) -> dict[str, Tensor]:
         return _read_file(self._paths[part])
+
+    def __contains__(self, part: object) -> bool:  # the inherited one reads the file
+        return part in self._paths
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._paths)
@@ -141,18 +157,29 @@ def read_released_record(folder: Path) -> ReleasedRecord | None:
 def write_folder(
     folder: Path, state: CheckpointState, parts: Parts, released: ReleasedRecord | None = None
 ) -> None:
-    """Writes a checkpoint beside its place, then renames it: it is whole or not there."""
-    partial = folder.with_name(folder.name + ".partial")
+    """Writes a checkpoint beside its place, then renames it: it is whole or not there.
+
+    Only for a run's own folder: what is there by its name is replaced.
+    """
+    # A name that none but this function gives: what is there was left by a killed process.
+    partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for part, tensors in parts.items():
-        if tensors:
-            write_tensors(partial / f"{part}.safetensors", tensors)
-    if released is not None:
-        write_atomically(partial / RELEASED, released.model_dump_json(indent=1).encode() + b"\n")
-    write_state(partial, state)
+    fill_folder(partial, state, parts, released)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+def fill_folder(
+    folder: Path, state: CheckpointState, parts: Parts, released: ReleasedRecord | None = None
+) -> None:
+    """Makes a checkpoint's folder, file by file."""
+    folder.mkdir(parents=True)
+    for part, tensors in parts.items():
+        if tensors:
+            write_tensors(folder / f"{part}.safetensors", tensors)
+    if released is not None:
+        write_atomically(folder / RELEASED, released.model_dump_json(indent=1).encode() + b"\n")
+    write_state(folder, state)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -188,8 +215,7 @@ def load_into(module: nn.Module, folder: Path, name: str) -> None:
     try:
         module.load_state_dict(read_tensors(folder, name))
     except RuntimeError as error:
-        detail = " ".join(str(error).split())[:300]
-        raise RepaError(f"{folder / name}.safetensors does not fit: {detail}") from None
+        raise RepaError(f"{folder / name}.safetensors does not fit: {misfits(error)}") from None
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
@@ -210,6 +236,11 @@ def _parse(model: type[Any], text: str | bytes, where: str) -> Any:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise RepaError(f"damaged checkpoint {where}: {place}: {first['msg']}") from None
+        raise RepaError(f"damaged checkpoint {where}: {first_problem(error)}") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing in a state that is not as it should be."""
+    first = error.errors()[0]
+    text = first["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(map(str, first['loc']))}: {text}"

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from repa.autoencoders import SD_VAE_SCALE
 from repa.checkpoints.architecture import Architecture
-from repa.checkpoints.folder import CheckpointState
+from repa.checkpoints.folder import CheckpointState, first_problem
 from repa.data.format import AutoencoderRecord
 from repa.errors import RepaError
 
@@ -16,7 +18,7 @@ from repa.errors import RepaError
 def infer_state(
     architecture: Architecture, name: str, args: Mapping[str, Any], step: int, path: Path
 ) -> CheckpointState:
-    """A state with what can be known, and the path "linear" if no option says it.
+    """A state with what can be known.
 
     Args:
         architecture: of the tensors.
@@ -26,31 +28,38 @@ def infer_state(
         path: the file, for messages.
 
     Raises:
-        RepaError: if the channels are those of no autoencoder known here.
+        RepaError: if the channels are those of no autoencoder known here, or an option is not what
+            training scripts write.
     """
     has_null = architecture.label_rows != args.get("num_classes")
     dropout = 0.1  # the release's, SiT's and DiT's models drop labels so, whatever --cfg-prob says
     if args.get("legacy") and "cfg_prob" in args:  # its early training dropped others before
-        dropout = 1 - (1 - dropout) * (1 - args["cfg_prob"])
+        early = args["cfg_prob"]
+        if not isinstance(early, (int, float)) or not 0 <= early <= 1:
+            raise RepaError(f"{path}: its option cfg_prob is {early!r}, expected 0 to 1")
+        dropout = 1 - (1 - dropout) * (1 - early)
     autoencoder, resolution = _infer_autoencoder(architecture, args, path)
-    return CheckpointState(
-        step=step,
-        model=name,
-        model_arguments={
-            "input_size": architecture.input_size,
-            "in_channels": architecture.in_channels,
-            "num_classes": architecture.label_rows - has_null,
-            "class_dropout_prob": dropout if has_null else 0.0,
-            "qk_norm": architecture.qk_norm,
-            "fused_attn": bool(args.get("fused_attn", True)),
-        },
-        autoencoder=autoencoder,
-        resolution=resolution,
-        classes=[],
-        options={"path_type": "linear", **args},
-        scaler=None,
-        versions={},
-    )
+    try:
+        return CheckpointState(
+            step=step,
+            model=name,
+            model_arguments={
+                "input_size": architecture.input_size,
+                "in_channels": architecture.in_channels,
+                "num_classes": architecture.label_rows - has_null,
+                "class_dropout_prob": dropout if has_null else 0.0,
+                "qk_norm": architecture.qk_norm,
+                "fused_attn": bool(args.get("fused_attn", True)),
+            },
+            autoencoder=autoencoder,
+            resolution=resolution,
+            classes=[],
+            options=dict(args),
+            scaler=None,
+            versions={},
+        )
+    except ValidationError as error:
+        raise RepaError(f"{path}: its training {first_problem(error)}") from None
 
 
 def _infer_autoencoder(

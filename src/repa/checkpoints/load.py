@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from repa.checkpoints.checkpoint import open_checkpoint
+from repa.checkpoints.fit import build_model
 from repa.checkpoints.folder import CheckpointState
-from repa.errors import RepaError
-from repa.models import Transformer, create_model
+from repa.models import Transformer
 from repa.weights import load_weights
 
 
@@ -33,10 +33,7 @@ def load_model(
         RepaError: if there is no checkpoint, or it is damaged, unsafe, or not what was asked for.
     """
     checkpoint = open_checkpoint(path, encoder_depth, model, with_optimizer=False)
-    state = checkpoint.state
-    try:
-        network = create_model(state.model, **state.model_arguments)
-    except TypeError as error:
-        raise RepaError(f"damaged checkpoint {checkpoint.path}: {error}") from None
-    load_weights(network, checkpoint.weights(raw_weights), checkpoint.path)
-    return network.eval(), state
+    weights = checkpoint.weights(raw_weights)
+    network = build_model(checkpoint.state, checkpoint.path)
+    load_weights(network, weights, checkpoint.path)
+    return network.eval(), checkpoint.state

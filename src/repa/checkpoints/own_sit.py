@@ -52,8 +52,10 @@ def own_sit_path(args: Mapping[str, Any], path: Path) -> str:
     Raises:
         RepaError: if it is none of ours, or the model does not predict velocities.
     """
-    named, prediction = args.get("path_type", "Linear"), args.get("prediction", "velocity")
-    if named not in PATHS or prediction != "velocity":
+    named, prediction = args.get("path_type"), args.get("prediction", "velocity")
+    if named is None:
+        named = "Linear"
+    if named not in tuple(PATHS) or prediction != "velocity":  # a tuple: it may be a list
         raise RepaError(
             f"{path} is a SiT of path {named} that predicts {prediction}: only velocities on "
             f"the paths {', '.join(PATHS)} are supported"

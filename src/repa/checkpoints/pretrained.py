@@ -30,6 +30,7 @@ from repa.errors import RepaError
 from repa.models import Transformer
 
 CONFIG = "config.json"
+README = "README.md"
 FILES = {
     "ema": "model.safetensors",
     "heads": "heads.safetensors",
@@ -55,7 +56,7 @@ def pretrained_state(folder: Path) -> CheckpointState:
     """
     if (folder / STATE).exists():
         return read_state(folder)
-    config = _read_config(folder)
+    config = read_config(folder)
     parts = pretrained_parts(folder)
     if "ema" not in parts:
         raise RepaError(f"damaged checkpoint: {folder} has no {FILES['ema']}")
@@ -78,7 +79,7 @@ def write_pretrained(
         parts: of the checkpoint; only the heads are taken from it.
     """
     # Before the weights: huggingface_hub writes a card of its own where there is none.
-    (folder / "README.md").write_text(model_card(state), encoding="utf-8")
+    (folder / README).write_text(model_card(state), encoding="utf-8")
     model.save_pretrained(folder)
     for part in ("heads", "ema_heads"):
         if part in parts:
@@ -86,7 +87,12 @@ def write_pretrained(
     write_state(folder, state)
 
 
-def _read_config(folder: Path) -> Mapping[str, Any]:
+def read_config(folder: Path) -> Mapping[str, Any]:
+    """What `config.json` says.
+
+    Raises:
+        RepaError: if it is missing or broken.
+    """
     try:
         config = json.loads((folder / CONFIG).read_bytes())
     except (OSError, ValueError) as error:

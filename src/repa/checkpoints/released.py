@@ -7,7 +7,7 @@ is the averaged state dict alone. SiT's and DiT's files have the same two forms,
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,14 @@ from torch import Tensor
 
 from repa.checkpoints.architecture import infer_architecture
 from repa.checkpoints.families import is_own_sit, pick_family
+from repa.checkpoints.fit import build_model, is_plain
 from repa.checkpoints.folder import CheckpointState, Parts, ReleasedRecord, parse_state
 from repa.checkpoints.foreign import infer_state
 from repa.checkpoints.optimizer import optimizer_from_released, optimizer_to_released
 from repa.checkpoints.own_sit import own_sit_path, translate_own_sit
-from repa.errors import RepaError
-from repa.models import create_model
+from repa.errors import RepaError, first_line
 from repa.models.released import join_released_state_dict, split_released_state_dict
-from repa.weights import read_weights
+from repa.weights import check_bytes, read_weights
 
 OURS = "repa"  # what `released_content` adds to the release's entries, to come back without loss
 Opened = tuple[CheckpointState, Parts, ReleasedRecord | None]
@@ -48,7 +48,8 @@ def open_released(
     """
     content = read_weights(path)
     args = _plain_arguments(content.get("args"))
-    depth = args.get("encoder_depth", encoder_depth)
+    depth = args.get("encoder_depth")
+    depth = encoder_depth if depth is None else depth
     bare = not any(isinstance(content.get(key), Mapping) for key in ("model", "ema"))
     parts: dict[str, dict[str, Tensor]] = {}
     for part, heads in (("model", "heads"), ("ema", "ema_heads")):
@@ -58,6 +59,7 @@ def open_released(
     if with_optimizer and "model" in parts and content.get("opt") is not None:
         names = list(content["model"])
         parts["optimizer"] = optimizer_from_released(content["opt"], names, depth, path)
+        check_bytes(path, _tensors_in(content["opt"]))  # some of the part's are made anew
     if OURS in content:
         opened = _opened_ours(content[OURS], parts, path)
         if model not in (None, opened[0].model):
@@ -74,29 +76,36 @@ def open_released(
         args["path_type"] = own_sit_path(args, path)
         for part in parts.keys() & {"model", "ema"}:
             channels, patch_size = architecture.in_channels, architecture.patch_size
-            parts[part] = translate_own_sit(parts[part], channels, patch_size)
+            check_bytes(path, parts[part].values())
+            try:
+                parts[part] = translate_own_sit(parts[part], channels, patch_size)
+            except (KeyError, RuntimeError, IndexError) as error:
+                raise RepaError(f"{path} does not fit SiT's {name}: {first_line(error)}") from None
         parts.pop("optimizer", None)  # its moments are of the weights as they were
         record = None  # what would be written again is the translated model
     elif "optimizer" in parts and record is not None:
         groups = content["opt"]["param_groups"]
-        record.param_groups = [{k: v for k, v in g.items() if k != "params"} for g in groups]
+        record.param_groups = [
+            {str(k): _plain(v) for k, v in g.items() if k != "params"} for g in groups
+        ]
     if _are_equal(parts.get("heads"), parts.get("ema_heads")):
         del parts["ema_heads"]
     state = infer_state(architecture, name, args, _step(content, path), path)
     if depth is not None:
         state.options["encoder_depth"] = depth
-    return state, _present(parts), record
+    present = _present(parts)
+    # What was translated was checked before, and is not what the file has checksums of.
+    return state, present if record is None else FileParts(path, present), record
 
 
 def released_content(
-    state: CheckpointState, parts: Parts, record: ReleasedRecord | None
+    state: CheckpointState, parts: Parts, record: ReleasedRecord | None, path: Path
 ) -> dict[str, Any]:
     """What the release would have saved: with modern names, and options as a dict.
 
     What came as a state dict alone becomes one again. Heads that have no average stand for it.
     """
-    with torch.device("meta"):
-        order = list(create_model(state.model, **state.model_arguments).state_dict())
+    order = list(build_model(state, path, "meta").state_dict())
     heads = dict(parts.get("heads", {}))
     ema_heads = dict(parts["ema_heads"]) if "ema_heads" in parts else heads
     content: dict[str, Any] = {}
@@ -128,6 +137,8 @@ def _plain_arguments(args: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor) and is_plain(value) and value.numel() == 1:
+        value = value.item()
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     if isinstance(value, dict):
@@ -138,13 +149,21 @@ def _plain(value: Any) -> Any:
 def _split(
     state: Any, depth: int | None, path: Path
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    if not isinstance(state, Mapping):
+        raise RepaError(f"{path} is no SiT or DiT: its weights are a {type(state).__name__}")
     for key, value in state.items():
-        if not (isinstance(key, str) and isinstance(value, Tensor)):
+        if not isinstance(key, str):
+            raise RepaError(f"{path} is no SiT or DiT: the name {key!r} is not a string")
+        if not isinstance(value, Tensor):
             kind = type(value).__name__
             raise RepaError(f"{path} is no SiT or DiT: {key!r} is a {kind}, not a tensor")
+        if not is_plain(value):
+            raise RepaError(f"{path} is no SiT or DiT: {key!r} is sparse or has no values")
     try:
         return split_released_state_dict(state, depth)
-    except ValueError:
+    except ValueError as error:
+        if depth is not None:
+            raise RepaError(f"{path}: {error}") from None
         raise RepaError(
             f"{path} has early names (decoder_blocks.i) and does not say from which block on: "
             "give --encoder-depth, as it was trained (8 by default)"
@@ -160,15 +179,19 @@ def _opened_ours(ours: Any, parts: dict[str, dict[str, Tensor]], path: Path) -> 
     if not has_ema_heads:
         heads = parts.pop("ema_heads", {})
         parts.setdefault("heads", heads)
-    return parse_state(text, str(path)), _present(parts), None
+    return parse_state(text, str(path)), FileParts(path, _present(parts)), None
 
 
 def _step(content: Mapping[str, Any], path: Path) -> int:
     """As the release says it; SiT and DiT say it in the file's name only."""
-    step = content.get("steps")
-    if step is None and "args" in content and path.stem.isdigit():
-        return int(path.stem)
-    return step if isinstance(step, int) and step >= 0 else 0
+    step = _plain(content.get("steps"))
+    if isinstance(step, float) and step.is_integer():
+        step = int(step)
+    if isinstance(step, str) and step.isdecimal():
+        step = int(step)
+    if type(step) is int and step >= 0:  # a bool is none
+        return step
+    return int(path.stem) if path.stem.isdecimal() else 0
 
 
 def _present(parts: Parts) -> Parts:
@@ -178,4 +201,42 @@ def _present(parts: Parts) -> Parts:
 def _are_equal(one: Mapping[str, Tensor] | None, other: Mapping[str, Tensor] | None) -> bool:
     if not one or not other or one.keys() != other.keys():
         return False
-    return all(torch.equal(tensor, other[key]) for key, tensor in one.items())
+    return all(
+        tensor.dtype == other[key].dtype and torch.equal(tensor, other[key])
+        for key, tensor in one.items()
+    )
+
+
+def _tensors_in(opt: Mapping[str, Any]) -> list[Tensor]:
+    """Those of an optimizer's state dict."""
+    values = [value for entries in opt["state"].values() for value in entries.values()]
+    return [value for value in values if isinstance(value, Tensor) and is_plain(value)]
+
+
+class FileParts(Mapping[str, Mapping[str, Tensor]]):
+    """A file's tensors by part, whose bytes are checked when they are asked for.
+
+    Args:
+        path: the file.
+        parts: what was read from it; the optimizer's was checked.
+    """
+
+    def __init__(self, path: Path, parts: Parts):
+        self._path, self._parts = path, parts
+        self._checked = {"optimizer"}
+
+    def __getitem__(self, part: str) -> Mapping[str, Tensor]:
+        tensors = self._parts[part]
+        if part not in self._checked:
+            check_bytes(self._path, tensors.values())
+            self._checked.add(part)
+        return tensors
+
+    def __contains__(self, part: object) -> bool:
+        return part in self._parts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)

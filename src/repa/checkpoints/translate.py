@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
-from safetensors import SafetensorError
 
 from repa.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from repa.checkpoints.folder import STATE, write_folder
-from repa.checkpoints.pretrained import CONFIG, write_pretrained
+from repa.checkpoints.destination import (
+    Format,
+    check_destination,
+    put_in_place,
+    written_beside,
+)
+from repa.checkpoints.fit import FittingParts, build_model
+from repa.checkpoints.folder import STATE, fill_folder
+from repa.checkpoints.pretrained import write_pretrained
 from repa.checkpoints.released import released_content
 from repa.data.format import AutoencoderRecord
-from repa.errors import RepaError, first_line
-from repa.models import create_model
+from repa.errors import RepaError
 from repa.weights import load_weights
 
-Format = Literal["repa", "released", "pretrained"]
 PART_NAMES = {
     "model": "weights",
     "ema": "averaged weights",
@@ -102,61 +103,23 @@ def write_checkpoint(
     Raises:
         RepaError: if `dest` cannot be written, or the checkpoint has not what the format needs.
     """
-    _check_dest(checkpoint.path, dest, form, overwrite)
-    partial = dest.with_name(dest.name + ".partial")
-    with _cleaned_up(partial, dest):
-        # Before any work: a destination that cannot be written is known now.
-        _remove(partial)
-        partial.mkdir(parents=True)
+    path, state = checkpoint.path, checkpoint.state
+    check_destination(path, dest, form, overwrite)
+    if form == "pretrained" and "ema" not in checkpoint.parts:
+        raise RepaError(f"{path} has no averaged weights, which --to pretrained writes")
+    parts = FittingParts(state, checkpoint.parts, path)
+    with written_beside(dest) as partial:
         if form == "repa":
-            write_folder(dest, checkpoint.state, checkpoint.parts, checkpoint.released)
-            return
-        if form == "pretrained":
-            network = create_model(checkpoint.state.model, **checkpoint.state.model_arguments)
-            load_weights(network, checkpoint.weights(raw=False), checkpoint.path)
-            write_pretrained(partial, network, checkpoint.state, checkpoint.parts)
+            fill_folder(partial, state, parts, checkpoint.released)
+        elif form == "pretrained":
+            network = build_model(state, path)
+            load_weights(network, dict(parts["ema"]), path)
+            partial.mkdir()
+            write_pretrained(partial, network, state, parts)
         else:
-            partial.rmdir()
-            content = released_content(checkpoint.state, checkpoint.parts, checkpoint.released)
-            torch.save(content, partial)
-        _remove(dest)
-        partial.rename(dest)
-
-
-def _check_dest(source: Path, dest: Path, form: Format, overwrite: bool) -> None:
-    is_file = form == "released"
-    if is_file != (dest.suffix == ".pt"):
-        kind = "a file: end its name in .pt" if is_file else "a folder: leave the ending .pt off"
-        raise RepaError(f"--dest {dest}: --to {form} writes {kind}")
-    here, there = source.resolve(), dest.resolve()
-    if here == there or here in there.parents or there in here.parents:
-        raise RepaError(f"--dest {dest} and --ckpt {source} lie within each other: choose another")
-    if not dest.exists():
-        return
-    if not overwrite:
-        raise RepaError(f"--dest {dest} exists: choose another, or --overwrite replaces it")
-    is_ours = dest.is_file() if is_file else any((dest / name).exists() for name in (STATE, CONFIG))
-    if not is_ours:
-        raise RepaError(f"--dest {dest} is no checkpoint: --overwrite does not replace it")
-
-
-@contextmanager
-def _cleaned_up(partial: Path, dest: Path) -> Iterator[None]:
-    """What cannot be written becomes one line, and half a checkpoint is not left behind."""
-    try:
-        yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise RepaError(f"--dest {dest}: cannot be written: {reason}") from None
-    finally:
-        _remove(partial)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    elif path.exists():
-        path.unlink()
+            torch.save(released_content(state, parts, checkpoint.released, path), partial)
+        check_destination(path, dest, form, overwrite)  # it may have come meanwhile
+        put_in_place(partial, dest)
 
 
 def list_parts(parts: Collection[str]) -> str:

@@ -28,7 +28,7 @@ def split_released_state_dict(
         (model, heads): state dicts for the backbone and for `repa.alignment.projection_heads`.
 
     Raises:
-        ValueError: if the file has legacy names and no `encoder_depth` was given.
+        ValueError: if the file has legacy names that cannot be placed: see `split_released_name`.
     """
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "heads": {}}
     for key, tensor in state.items():
@@ -43,15 +43,19 @@ def split_released_name(
     """One of the release's names: which part it belongs to, and its name there.
 
     Raises:
-        ValueError: if it is a legacy name and no `encoder_depth` was given.
+        ValueError: if it is a legacy name without a block's number, or `encoder_depth` is none.
     """
     if key.startswith(HEADS_PREFIX):
         return "heads", key.removeprefix(HEADS_PREFIX)
     if not key.startswith(LEGACY_PREFIX):
         return "model", key
-    if encoder_depth is None:
-        raise ValueError(f"legacy key {key!r}: encoder_depth is needed to place it")
+    if not isinstance(encoder_depth, int) or encoder_depth < 0:  # it may come from a file
+        raise ValueError(
+            f"legacy key {key!r}: encoder_depth is needed to place it, not {encoder_depth!r}"
+        )
     index, _, rest = key.removeprefix(LEGACY_PREFIX).partition(".")
+    if not index.isdecimal():
+        raise ValueError(f"legacy key {key!r} has no block's number")
     return "model", f"blocks.{encoder_depth + int(index)}.{rest}"
 
 
