@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch_fidelity import feature_extractor_inceptionv3
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from evaluation.tiny import Tiny
 from repa.data import PreparedDataset
 from repa.data.images import decode_image
 from repa.data.sources import open_source
@@ -56,3 +57,9 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def inception(inception_file: Path) -> Network:
     return create_network("inception", inception_file)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any network is a small one of that name."""
+    monkeypatch.setattr("repa.evaluation.evaluate.create_network", lambda name, weights: Tiny(name))

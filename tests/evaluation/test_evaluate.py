@@ -1,39 +1,23 @@
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from evaluation.tiny import Tiny
+from evaluation.tiny import Tiny, options
 from repa.autoencoders import Pixels
-from repa.config import EvaluateOptions
 from repa.data import PreparedDataset
 from repa.data.prepare import prepare
 from repa.data.share import Work
 from repa.data.sources import open_source
-from repa.errors import RepaError
 from repa.evaluation import frechet_distance, inception_score, precision_recall
 from repa.evaluation.evaluate import run_evaluate
 from repa.evaluation.images import digest
 from repa.evaluation.networks import NETWORKS, create_network
 
 METRICS = list(NETWORKS["inception"].metrics)
-
-
-def options(reference: Path, samples: Path, **others: Any) -> EvaluateOptions:
-    values = {"batch_size": 16, "device": "cpu"}
-    return EvaluateOptions.model_validate(
-        {"reference": reference, "samples": samples} | values | others
-    )
-
-
-@pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any network is a small one of that name."""
-    monkeypatch.setattr("repa.evaluation.evaluate.create_network", lambda name, weights: Tiny(name))
 
 
 @pytest.fixture(scope="module")
@@ -216,48 +200,3 @@ def test_the_weights_of_a_file_are_used(
     monkeypatch.setattr("repa.evaluation.evaluate.create_network", create)
     run_evaluate(options(emoji_dir, emoji_dir, network="clip", network_weights=tmp_path / "x"))
     assert given == [("clip", tmp_path / "x")]
-
-
-def test_sets_too_small_are_one_clear_line(tmp_path: Path, emoji_dir: Path, tiny: None) -> None:
-    np.savez(tmp_path / "few.npz", np.zeros((3, 8, 8, 3), np.uint8))
-    with pytest.raises(RepaError, match=r"--samples .*few.npz: 3 images are too few"):
-        run_evaluate(options(emoji_dir, tmp_path / "few.npz"))
-    with pytest.raises(RepaError, match=r"--reference .*few.npz: 3 images are too few"):
-        run_evaluate(options(tmp_path / "few.npz", emoji_dir))
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"network": "vgg"}, "unknown network 'vgg'"),
-        ({"samples": Path("nowhere.npz")}, "nowhere.npz: no readable npz"),
-    ],
-)
-def test_what_is_unknown_is_one_clear_line(emoji_dir: Path, wrong: dict, message: str) -> None:
-    with pytest.raises(RepaError, match=message):
-        run_evaluate(options(**({"reference": emoji_dir, "samples": emoji_dir} | wrong)))
-
-
-@pytest.mark.parametrize("name", ["output", "save_stats"])
-def test_a_target_that_cannot_be_written_is_found_before_the_work(
-    tmp_path: Path, emoji_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    def work(*arguments: object) -> None:
-        raise AssertionError("too late")
-
-    monkeypatch.setattr("repa.evaluation.evaluate.create_network", work)
-    monkeypatch.setattr("repa.evaluation.evaluate.ImageSet", work)
-    (tmp_path / "file").touch()
-    flag = "--" + name.replace("_", "-")
-    with pytest.raises(RepaError, match=f"{flag} .* is a folder"):
-        run_evaluate(options(emoji_dir, emoji_dir, **{name: tmp_path}))
-    with pytest.raises(RepaError, match=rf"{flag} .*file/x.npz: "):
-        run_evaluate(options(emoji_dir, emoji_dir, **{name: tmp_path / "file" / "x.npz"}))
-    monkeypatch.setattr("os.access", lambda path, mode: False)
-    with pytest.raises(RepaError, match=rf"{flag} .*x.npz: .* is not writable"):
-        run_evaluate(options(emoji_dir, emoji_dir, **{name: tmp_path / "x.npz"}))
-
-
-def test_statistics_have_the_suffix_that_reading_them_needs(emoji_dir: Path) -> None:
-    with pytest.raises(RepaError, match=r"--save-stats x.pkl: expected a name that ends in .npz"):
-        run_evaluate(options(emoji_dir, emoji_dir, save_stats=Path("x.pkl")))

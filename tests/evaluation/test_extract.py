@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from repa.errors import RepaError
 from repa.evaluation.extract import extract, full_precision, gather, share
 from repa.evaluation.networks import Features, Network
 
@@ -57,6 +58,23 @@ def test_it_runs_in_full_precision_whatever_the_caller_does() -> None:
         assert torch.backends.cudnn.allow_tf32
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e39])  # 1e39 is none in float32
+@pytest.mark.parametrize("part", ["features", "spatial", "probabilities"])
+def test_features_that_are_not_finite_are_one_clear_line(value: float, part: str) -> None:
+    class Broken(Means):
+        def forward(self, images: Tensor) -> Features:
+            parts = {"features": torch.ones(2, 3), part: torch.ones(2, 3, dtype=torch.float64)}
+            parts[part][1, 2] = value
+            return Features(**parts)
+
+    images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    message = r"^means gives features of %s that are not finite numbers: [^\n]*$"
+    with pytest.raises(RepaError, match=message % "these images"):
+        extract(Broken(), [images])
+    with pytest.raises(RepaError, match=message % "the samples x.npz"):
+        extract(Broken(), [images], title="the samples x.npz")
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 10, 50_000])

@@ -132,7 +132,7 @@ def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(RepaError, match="no such source"):
         ImageSet(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RepaError, match="no image in empty"):
+    with pytest.raises(RepaError, match=rf"^{tmp_path}/empty: no image in empty: expected"):
         ImageSet(tmp_path / "empty")
 
 

@@ -73,12 +73,16 @@ def test_adms_files_have_statistics_of_more_than_their_images(
 
 def test_too_few_images_are_one_clear_line(tmp_path: Path, pixels: np.ndarray) -> None:
     np.savez(tmp_path / "few.npz", pixels[:5])
-    with pytest.raises(RepaError, match=r"--reference .*few.npz: 5 images are too few$"):
+    needed = "precision and recall with --neighbors 5 need at least 6"
+    with pytest.raises(RepaError, match=rf"the reference .*few.npz: 5 images; {needed}$"):
         load_reference(tmp_path / "few.npz", Tiny(), neighbors=5)
     reference = load_reference(tmp_path / "few.npz", Tiny(), neighbors=4)
     save_reference(tmp_path / "s.npz", reference, Tiny())
-    with pytest.raises(RepaError, match=r"--reference .*s.npz: 5 images are too few$"):
+    with pytest.raises(RepaError, match=rf"the reference .*s.npz: 5 images; {needed}$"):
         load_reference(tmp_path / "s.npz", Tiny(), neighbors=5)
+    np.savez(tmp_path / "one.npz", pixels[:1])
+    with pytest.raises(RepaError, match=r"one.npz: 1 image; .* --neighbors 1 need at least 2$"):
+        load_reference(tmp_path / "one.npz", Tiny(), neighbors=1)
 
 
 def test_neither_images_nor_statistics_is_one_clear_line(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation.disk import full_disk
 from evaluation.tiny import Tiny
 from repa.errors import RepaError
 from repa.evaluation import Gaussian
@@ -122,7 +123,19 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "features": ({"features": np.zeros((9, 5), np.float32)}, r"features is .* float32 \(N, 6\)"),
     "double features": ({"features": np.zeros((9, 6))}, r"features is float64 \(9, 6\)"),
     "nan features": ({"features": np.full((9, 6), np.nan, np.float32)}, "features holds numbers"),
-    "count": ({"count": np.zeros(3)}, r"count is float64 \(3,\); expected whole numbers"),
+    "count": ({"count": np.zeros(3)}, r"count is float64 \(3,\); expected int64, 1 whole number"),
+    "negative count": ({"count": np.array(-5)}, r"count is int64 -5; expected .* at least 2"),
+    "count of one": ({"count": np.array(1)}, r"count is int64 1; expected .* at least 2"),
+    "two counts": ({"count": np.array([9, 9])}, r"count is int64 \[9, 9\]; expected int64, 1 "),
+    "no count": ({"count": np.zeros(0, np.int64)}, r"count is int64 \[\]; expected int64, 1 "),
+    "one side": ({"image_size": np.array([8])}, r"image_size is int64 \[8\]; .*, 2 whole numbers"),
+    "sides": ({"image_size": np.array([-1, 0])}, r"image_size is int64 \[-1, 0\]; .* at least 1"),
+    "negative sigma": ({"sigma": -np.eye(6)}, "sigma is no covariance: expected a symmetric"),
+    "negative sigma_s": ({"sigma_s": -np.eye(5)}, "sigma_s is no covariance"),
+    "a negative variance": ({"sigma": np.diag([1, 1, 1, -0.01, 1, 1])}, "sigma is no covariance"),
+    "a negative eigenvalue": ({"sigma": np.ones((6, 6)) - 0.1 * np.eye(6)}, "sigma is no cov"),
+    "a sigma of one side": ({"sigma": np.tri(6)}, "sigma is no covariance"),
+    "huge and negative": ({"sigma": -1e308 * np.eye(6)}, "sigma is no covariance"),
 }
 
 
@@ -133,6 +146,32 @@ def test_statistics_of_a_wrong_form_are_refused(
     np.savez(tmp_path / "x.npz", **statistics(**change))
     with pytest.raises(RepaError, match=rf"^[^\n]*x.npz: {message}[^\n]*$"):
         read_reference(tmp_path / "x.npz", network)
+
+
+COVARIANCES: dict[str, np.ndarray] = {
+    "zero": np.zeros((6, 6)),
+    "of deficient rank": np.ones((6, 6)),
+    "tiny": np.eye(6) * 1e-300,
+    "huge": np.eye(6) * 1e308,
+    "float32": np.cov(np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)).astype("f4"),
+}
+
+
+@pytest.mark.parametrize("sigma", COVARIANCES.values(), ids=COVARIANCES)
+def test_any_covariance_is_taken(tmp_path: Path, network: Tiny, sigma: np.ndarray) -> None:
+    np.savez(tmp_path / "x.npz", **statistics(sigma=sigma))
+    reference = read_reference(tmp_path / "x.npz", network)
+    assert reference is not None
+    np.testing.assert_array_equal(reference.gaussian.covariance, sigma.astype(np.float64))
+
+
+def test_statistics_that_cannot_be_written_leave_nothing(
+    tmp_path: Path, network: Tiny, reference: Reference
+) -> None:
+    message = r"^--save-stats [^\n]*s.npz cannot be written: File too large$"
+    with full_disk(), pytest.raises(RepaError, match=message):
+        save_reference(tmp_path / "s.npz", reference, network)
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["sigma", "mu_s", "sigma_s"])

@@ -1,9 +1,13 @@
-"""A network small enough to run everywhere, that has all that Inception has."""
+"""A network small enough to run everywhere, that has all that Inception has; and options."""
+
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from repa.config import EvaluateOptions
 from repa.evaluation.networks import NETWORKS, Features, Network
 
 
@@ -25,3 +29,10 @@ class Tiny(Network):
         colors = F.adaptive_avg_pool2d(images.float() / 255, 2).flatten(1)
         features = self.network(colors)
         return Features(features, features[:, :5].cos(), features[:, :4].softmax(1))
+
+
+def options(reference: Path, samples: Path, **others: Any) -> EvaluateOptions:
+    values = {"batch_size": 16, "device": "cpu"}
+    return EvaluateOptions.model_validate(
+        {"reference": reference, "samples": samples} | values | others
+    )

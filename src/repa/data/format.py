@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import IO, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
@@ -173,13 +175,35 @@ def _write(path: Path, value: BaseModel) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file so that any reader, at any moment, sees the old or the new one whole."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    """Writes a file so that any reader, at any moment, sees the old or the new one whole.
+
+    Raises:
+        OSError: if it cannot be written; the old one stays, and nothing else.
+    """
+    with replacing(path) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which takes the place of `path`, whole, when the block ends.
+
+    If the block or writing fails, what was written is removed.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
 
 
 def to_json(value: Any) -> bytes:

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
 import repa
 from repa.config import EvaluateOptions
-from repa.data.format import write_atomically
-from repa.devices import pick_device
 from repa.errors import RepaError
 from repa.evaluation.compare import FRECHET, KERNEL, compare
 from repa.evaluation.images import ImageSet, digest, shown_size
 from repa.evaluation.kernel_distance import SUBSET_SIZE
 from repa.evaluation.networks import Features, Network, create_network
-from repa.evaluation.reference import features_of, load_reference
+from repa.evaluation.reference import check_count, features_of, load_reference
 from repa.evaluation.statistics import Reference, save_reference
+from repa.evaluation.targets import check_targets, writing
+from repa.processes import start_processes
 
 
 def run_evaluate(options: EvaluateOptions) -> None:
@@ -34,16 +32,13 @@ def run_evaluate(options: EvaluateOptions) -> None:
 
     Raises:
         RepaError: if a set of images, statistics or the network cannot be had, a set is too small,
-            or a result could not be written.
+            features or a metric are not finite, or a result must not or cannot be written.
     """
-    _check_target("--output", options.output)
-    _check_target("--save-stats", options.save_stats, ".npz")
-    # The others wait while one downloads the network.
-    state = PartialState(cpu=pick_device(options.device).type == "cpu", timeout=timedelta(days=7))
+    check_targets(options)
+    state = start_processes(options.device)
     images = ImageSet(options.samples)
-    if len(images) <= options.neighbors:
-        raise RepaError(f"--samples {images.path}: {len(images)} images are too few")
-    with state.local_main_process_first():
+    check_count("samples", images.path, len(images), options.neighbors)
+    with state.local_main_process_first():  # the others wait while one downloads the network
         network = create_network(options.network, options.network_weights).to(state.device)
     with ThreadPoolExecutor(1) as background:  # hashing large files takes as long as reading them
         paths = (options.samples, options.reference) if state.is_main_process else ()
@@ -58,14 +53,7 @@ def run_evaluate(options: EvaluateOptions) -> None:
             save_reference(options.save_stats, reference, network)
         for line in _remarks(images, samples, reference, network):
             print(line)
-        metrics = compare(
-            reference,
-            samples,
-            network.metrics,
-            options.neighbors,
-            options.seed,
-            state.device,
-        )
+        metrics = _finite_metrics(options, reference, samples, network, state.device)
         sample_digest, reference_digest = (future.result() for future in digests)
     _print_table(options, samples, reference, metrics, network.metrics)
     if options.output is not None:
@@ -86,11 +74,35 @@ def run_evaluate(options: EvaluateOptions) -> None:
                 network.library: version(network.library),
             },
         }
-        write_atomically(options.output, json.dumps(record, indent=1).encode() + b"\n")
+        with writing("--output", options.output) as file:
+            file.write(json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
 
 
 def _record(path: Path, sha256: str, count: int | None) -> dict[str, Any]:
     return {"path": str(path), "sha256": sha256, "count": count}
+
+
+def _finite_metrics(
+    options: EvaluateOptions,
+    reference: Reference,
+    samples: Features,
+    network: Network,
+    device: torch.device,
+) -> dict[str, float]:
+    """The metrics, of which none overflowed: features are finite, but statistics can be huge."""
+    advice = f"are the statistics in --reference {options.reference} those of {network.name}?"
+    try:
+        metrics = compare(
+            reference, samples, network.metrics, options.neighbors, options.seed, device
+        )
+    except torch.linalg.LinAlgError:
+        raise RepaError(
+            f"the covariances have no eigenvalues that can be computed: {advice}"
+        ) from None
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise RepaError(f"{name} is {value}, not a finite number: {advice}")
+    return metrics
 
 
 def _remarks(
@@ -137,19 +149,3 @@ def _print_table(
     left_out = [name for name in wanted if name not in metrics]
     if left_out:
         print(f"left out, as the reference has no features for them: {', '.join(left_out)}")
-
-
-def _check_target(flag: str, path: Path | None, suffix: str = "") -> None:
-    """Finds out before the work, not after it, that its result cannot be written."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise RepaError(f"{flag} {path} is a folder; expected the name of a file")
-    if not path.name.endswith(suffix):
-        raise RepaError(f"{flag} {path}: expected a name that ends in {suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RepaError(f"{flag} {path}: {error}") from None
-    if not os.access(path.parent, os.W_OK):
-        raise RepaError(f"{flag} {path}: {path.parent} is not writable")

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from repa.errors import RepaError
 from repa.evaluation.networks.base import Features, Network
 
 
@@ -18,7 +19,10 @@ def share(count: int, process: int, processes: int) -> range:
 
 
 def extract(
-    network: Network, batches: Iterable[Tensor], device: torch.device | str = "cpu"
+    network: Network,
+    batches: Iterable[Tensor],
+    device: torch.device | str = "cpu",
+    title: str = "these images",
 ) -> Features:
     """Features of all batches of images, in float32, on the CPU.
 
@@ -28,13 +32,23 @@ def extract(
         network: on `device`.
         batches: images (n, 3, H, W) uint8; none at all gives features of no rows.
         device: where the network is.
+        title: what the images are, for messages.
+
+    Raises:
+        RepaError: if a feature is not a finite number, as those of a damaged network are.
     """
     device = torch.device(device)
     parts: dict[str, list[Tensor]] = {}
     with torch.no_grad(), full_precision(device):
         for batch in batches:
             for name, part in network(batch.to(device)).parts().items():
-                parts.setdefault(name, []).append(part.float().cpu())
+                part = part.float().cpu()
+                if not part.isfinite().all():
+                    raise RepaError(
+                        f"{network.name} gives features of {title} that are not finite numbers: "
+                        "are its weights damaged?"
+                    )
+                parts.setdefault(name, []).append(part)
         if not parts:
             some = network(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=device))
             parts = {name: [part[:0].float().cpu()] for name, part in some.parts().items()}

@@ -17,7 +17,7 @@ from repa.data.arrays import checksum
 from repa.data.format import MANIFEST
 from repa.data.images import decode_image
 from repa.data.released import is_released_layout
-from repa.data.sources import open_source
+from repa.data.sources import Source, open_source
 from repa.errors import RepaError
 from repa.evaluation.npz import NpzImages
 
@@ -51,7 +51,7 @@ class ImageSet:
             self._count, self._read = len(self._archive), self._from_npz
             self.size = self._archive.shape[1:3]
         else:
-            self._source = open_source(str(path))
+            self._source = _open_files(path)
             self._count, self._read = len(self._source.items), self._from_files
             self.size = self._decode(0).shape[1:]
 
@@ -101,6 +101,15 @@ class ImageSet:
             name = self._source.items[index].name
             raise RepaError(f"{self.path}: {name} is no readable image: {error}") from None
         return np.asarray(image).transpose(2, 0, 1)
+
+
+def _open_files(path: Path) -> Source:
+    try:
+        return open_source(str(path))
+    except RepaError as error:
+        if str(path) in str(error):
+            raise
+        raise RepaError(f"{path}: {error}") from None  # a source is called by its last name
 
 
 def digest(path: Path) -> str:

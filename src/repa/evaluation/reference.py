@@ -44,10 +44,10 @@ def load_reference(
         stored = read_reference(path, network)
         if stored is not None and IMAGES not in npz_names(path):
             if stored.features is not None:
-                _check_count(path, len(stored.features), neighbors)
+                check_count("reference", path, len(stored.features), neighbors)
             return stored
     images = ImageSet(path)
-    _check_count(path, len(images), neighbors)
+    check_count("reference", path, len(images), neighbors)
     features = features_of(images, network, device, batch_size, "reference")
     if stored is None:
         return replace(Reference.fit(features, device), image_size=images.size)
@@ -68,7 +68,10 @@ def features_of(
         network: on `device`.
         device: where the network is.
         batch_size: images at a time.
-        title: of the progress bar, which the first process shows.
+        title: which set they are, for messages and the progress bar of the first process.
+
+    Raises:
+        RepaError: if the images cannot be read, or their features are not finite.
     """
     process, processes = (dist.get_rank(), dist.get_world_size()) if _distributed() else (0, 1)
     wanted = share(len(images), process, processes)
@@ -79,13 +82,17 @@ def features_of(
         unit="batch",
         disable=process != 0,
     )
-    return gather(extract(network, batches, device))
+    return gather(extract(network, batches, device, f"the {title} {images.path}"))
+
+
+def check_count(title: str, path: Path, count: int, neighbors: int) -> None:
+    """Raises a RepaError if each of `count` images has not that many neighbors."""
+    if count <= neighbors:
+        raise RepaError(
+            f"the {title} {path}: {count} image{'' if count == 1 else 's'}; precision and recall "
+            f"with --neighbors {neighbors} need at least {neighbors + 1}"
+        )
 
 
 def _distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
-
-
-def _check_count(path: Path, count: int, neighbors: int) -> None:
-    if count <= neighbors:
-        raise RepaError(f"--reference {path}: {count} images are too few")

@@ -25,9 +25,11 @@ from repa.errors import RepaError
 from repa.evaluation.frechet import Gaussian
 from repa.evaluation.networks.base import Features, Network
 from repa.evaluation.npz import npz_names, read_arrays
+from repa.evaluation.targets import writing
 
 GAUSSIANS = {"gaussian": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 OWN = {"features", "network", "weights", "count", "image_size"}
+ROUNDING = 1e-5  # of a covariance's entries and eigenvalues, where it was stored in float32
 DEFAULT_NETWORK = "inception"  # of statistics that do not say
 
 
@@ -65,7 +67,11 @@ class Reference:
 
 
 def save_reference(path: Path, reference: Reference, network: Network) -> None:
-    """Writes statistics so that any reader sees the old file or the new one whole."""
+    """Writes statistics so that any reader sees the old file or the new one whole.
+
+    Raises:
+        RepaError: if they cannot be written.
+    """
     arrays: dict[str, Any] = {
         "network": np.array(network.name),
         "weights": np.array(network.fingerprint),
@@ -81,13 +87,8 @@ def save_reference(path: Path, reference: Reference, network: Network) -> None:
         arrays["count"] = np.array(reference.count, np.int64)
     if reference.image_size is not None:
         arrays["image_size"] = np.array(reference.image_size, np.int64)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **arrays)
-        partial.replace(path)
-    except OSError as error:
-        raise RepaError(f"--save-stats {path}: {error}") from None
+    with writing("--save-stats", path) as file:
+        np.savez(file, **arrays)
 
 
 def read_reference(path: Path, network: Network) -> Reference | None:
@@ -108,13 +109,13 @@ def read_reference(path: Path, network: Network) -> Reference | None:
         if "network" not in arrays and "arr_0" in names:
             return None  # the images serve any network
         raise RepaError(
-            f"{path} holds statistics of {owner}, not of {network.name} (--network): give images, "
-            f"or --network {owner}"
+            f"{path} holds statistics of {owner}, not of {network.name}: give images, or "
+            f"{owner} as --network (--eval-network in training)"
         )
     if "weights" in arrays and str(arrays["weights"]) != network.fingerprint:
         raise RepaError(
             f"{path} holds statistics of {owner} with other weights ({arrays['weights']}) than "
-            f"these ({network.fingerprint}): make them anew with --save-stats"
+            f"these ({network.fingerprint}): make them anew with repa evaluate --save-stats"
         )
     gaussian = _gaussian(path, arrays, "gaussian", network.dim)
     spatial = None
@@ -123,30 +124,58 @@ def read_reference(path: Path, network: Network) -> Reference | None:
     features = None
     if "features" in arrays:
         features = _tensor(path, arrays, "features", (None, network.dim), (np.float32,))
-    count, size = (_integers(path, arrays, name) for name in ("count", "image_size"))
+    count = _integers(path, arrays, "count", 1, least=2)
+    size = _integers(path, arrays, "image_size", 2, least=1)
     return Reference(
         gaussian,
         spatial,
         features,
-        count[0] if len(count) == 1 else None,
-        (size[0], size[1]) if len(size) == 2 else None,
+        count[0] if count else None,
+        (size[0], size[1]) if size else None,
         stored=True,
     )
 
 
 def _gaussian(path: Path, arrays: dict[str, np.ndarray], field: str, dim: int) -> Gaussian:
     mean, covariance = GAUSSIANS[field]
-    return Gaussian(
+    gaussian = Gaussian(
         _tensor(path, arrays, mean, (dim,)).double(),
         _tensor(path, arrays, covariance, (dim, dim)).double(),
     )
+    if not _is_covariance(gaussian.covariance):
+        raise RepaError(
+            f"{path}: {covariance} is no covariance: expected a symmetric matrix without negative "
+            "eigenvalues"
+        )
+    return gaussian
 
 
-def _integers(path: Path, arrays: dict[str, np.ndarray], name: str) -> list[int]:
-    """Those of an array; none if it is not there."""
-    array = arrays.get(name, np.zeros(0, np.int64))
-    if array.dtype != np.int64 or array.size > 2:
-        raise RepaError(f"{path}: {name} is {array.dtype} {array.shape}; expected whole numbers")
+def _is_covariance(matrix: Tensor) -> bool:
+    """Whether it is symmetric and has no negative eigenvalue, but for what float32 rounds."""
+    scale = matrix.abs().max()
+    if scale == 0:
+        return True
+    matrix = matrix / scale
+    slack = ROUNDING * matrix.diagonal().abs().sum()
+    # There is a Cholesky factor just when all eigenvalues are positive, and it is found fast.
+    shifted = matrix + slack * torch.eye(len(matrix), dtype=matrix.dtype)
+    factored = torch.linalg.cholesky_ex(shifted).info == 0
+    return bool((matrix - matrix.T).abs().max() <= ROUNDING) and bool(factored)
+
+
+def _integers(
+    path: Path, arrays: dict[str, np.ndarray], name: str, length: int, least: int
+) -> list[int]:
+    """So many of an array, none below the least; an empty list if it is not there."""
+    if name not in arrays:
+        return []
+    array = arrays[name]
+    if array.dtype != np.int64 or array.size != length or array.min() < least:
+        shown = str(array.tolist()) if array.size <= 2 else str(array.shape)
+        raise RepaError(
+            f"{path}: {name} is {array.dtype} {shown}; expected int64, {length} whole number"
+            f"{'s' if length > 1 else ''} of at least {least}"
+        )
     return array.flatten().tolist()
 
 

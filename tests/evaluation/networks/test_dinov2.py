@@ -90,7 +90,7 @@ def test_weights_that_cannot_be_had_are_one_clear_line(
     message = str(caught.value)
     assert "\n" not in message
     parts = ("dinov2_vitl14_pretrain.pth", str(tmp_path / "hub" / "checkpoints"))
-    for part in (*parts, "--network-weights"):
+    for part in (*parts, "--network-weights (--eval-network-weights "):
         assert part in message
 
 

@@ -166,7 +166,7 @@ def test_weights_that_cannot_be_had_are_one_clear_line(
         create_network("inception")
     message = str(caught.value)
     assert "\n" not in message
-    for part in (FILE, str(cache), "--network-weights"):
+    for part in (FILE, str(cache), "--network-weights (--eval-network-weights "):
         assert part in message
     assert "no route" in message or "invalid hash value" in message
 

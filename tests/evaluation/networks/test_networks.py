@@ -9,7 +9,9 @@ from repa.evaluation.networks import create_network
 
 
 def test_an_unknown_network_lists_the_known_ones() -> None:
-    with pytest.raises(RepaError, match=r"unknown network 'vgg' \(--network\); choose from incept"):
+    with pytest.raises(
+        RepaError, match=r"unknown network 'vgg' \(--network, --eval-network\); choose from incept"
+    ):
         create_network("vgg")
 
 

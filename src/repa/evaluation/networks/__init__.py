@@ -45,7 +45,10 @@ def create_network(name: str, weights: Path | None = None) -> Network:
         RepaError: if there is no such network or its weights cannot be had.
     """
     if name not in NETWORKS:
-        raise RepaError(f"unknown network {name!r} (--network); choose from {', '.join(NETWORKS)}")
+        raise RepaError(
+            f"unknown network {name!r} (--network, --eval-network); choose from "
+            f"{', '.join(NETWORKS)}"
+        )
     row = NETWORKS[name]
     # Each file imports a library that takes seconds: only for who needs it.
     module = import_module(f"{__name__}.{row.module}")

@@ -43,6 +43,9 @@ def load(name: str, weights: Path | None) -> EfficientNetJudge:
         RepaError: if the package with the weights is not installed, or a file is given.
     """
     if weights is not None:
-        raise RepaError(f"--network-weights {weights}: {name} has its weights from a package")
+        raise RepaError(
+            f"{weights}: {name} has its weights from a package; leave out --network-weights "
+            "(--eval-network-weights in training)"
+        )
     network = load_efficientnet(name)
     return EfficientNetJudge(name, network, network.num_features)

@@ -95,5 +95,6 @@ def _download(destination: Path) -> None:
     except (URLError, OSError, RuntimeError) as error:
         raise RepaError(
             f"no weights for inception: download failed ({first_line(error)}); put {FILE} into "
-            f"{destination.parent}, or name the file with --network-weights"
+            f"{destination.parent}, or name the file with --network-weights "
+            "(--eval-network-weights in training)"
         ) from None

@@ -36,5 +36,6 @@ def load_vit(name: str, row: vit.ViT, weights: Path | None, **options: Any) -> A
         folder = Path(torch.hub.get_dir(), "checkpoints")
         raise RepaError(
             f"no weights for {name}: download failed ({first_line(error)}); put {row.files[0]} "
-            f"into {folder}, or name the file with --network-weights"
+            f"into {folder}, or name the file with --network-weights "
+            "(--eval-network-weights in training)"
         ) from None

@@ -1,0 +1,138 @@
+"""Files for results: checked before the work, written whole, in the place of former ones only."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from repa.config import EvaluateOptions
+from repa.data.format import replacing
+from repa.errors import RepaError
+from repa.evaluation.npz import IMAGES, npz_names
+
+RESULT_BYTES = 1 << 20  # results of ours are far shorter
+
+
+def check_targets(options: EvaluateOptions) -> None:
+    """Finds out before the work, not after it, that a result must not or cannot be written.
+
+    Raises:
+        RepaError: if `--output` or `--save-stats` would overwrite what is read, each other, or
+            anything but a former result of its kind; or if no file can be made there.
+    """
+    inputs = {
+        "--samples": options.samples,
+        "--reference": options.reference,
+        "--network-weights": options.network_weights,
+    }
+    targets = {"--output": options.output, "--save-stats": options.save_stats}
+    named = {flag: path for flag, path in targets.items() if path is not None}
+    for flag, path in named.items():
+        try:
+            _check_name(flag, path)
+            for source, given in inputs.items():
+                if given is not None:
+                    _check_apart(flag, path, source, given)
+            _check_former(flag, path)
+            _check_place(flag, path)
+        except (OSError, ValueError) as error:  # such as a name too long, or with a zero byte
+            raise RepaError(f"{flag} {path}: {error}") from None
+    places = [Path(os.path.realpath(path)) for path in named.values()]
+    if len(places) == 2 and any(
+        one in (other, *other.parents) for one, other in (places, reversed(places))
+    ):
+        raise RepaError(
+            f"--output and --save-stats are one file, {options.save_stats}, or one lies in the "
+            "other: give each a name of its own"
+        )
+
+
+@contextmanager
+def writing(flag: str, path: Path) -> Iterator[IO[bytes]]:
+    """A file to write a result into, which is at `path`, whole, once the block has ended.
+
+    Args:
+        flag: that named it, for messages.
+        path: of the result; its folder is made where there is none.
+
+    Raises:
+        RepaError: if it cannot be written; nothing new is left then.
+    """
+    new = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            yield file
+    except OSError as error:
+        for folder in new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise RepaError(f"{flag} {path} cannot be written: {error.strerror or error}") from None
+
+
+def _check_name(flag: str, path: Path) -> None:
+    if path.is_dir():
+        raise RepaError(f"{flag} {path} is a folder; expected the name of a file")
+    if flag == "--save-stats" and path.suffix != ".npz":
+        raise RepaError(f"{flag} {path}: expected a name that ends in .npz")
+    partial = path.with_name(path.name + ".partial")
+    if partial.is_dir():
+        raise RepaError(f"{flag} {path}: {partial} is a folder; choose another name or delete it")
+
+
+def _check_apart(flag: str, path: Path, source: str, given: Path) -> None:
+    """Neither what is read nor a file in it is a result's place, whatever links lead there."""
+    if not given.exists():  # a packaged or remote set, or an error that reading it shows
+        return
+    place = Path(os.path.realpath(path))
+    if place.exists() and place.samefile(given):
+        raise RepaError(f"{flag} {path} would overwrite {source} {given}: choose another name")
+    if any(folder.exists() and folder.samefile(given) for folder in place.parents):
+        raise RepaError(f"{flag} {path} lies in {source} {given}: choose another folder")
+
+
+def _check_former(flag: str, path: Path) -> None:
+    is_former, kind = {
+        "--output": (_is_result, "result"),
+        "--save-stats": (_is_statistics, "statistics"),
+    }[flag]
+    if path.exists() and not (path.is_file() and is_former(path)):
+        raise RepaError(
+            f"{flag} {path} exists and is no former {kind} of repa evaluate: choose another name "
+            "or delete it"
+        )
+
+
+def _is_result(path: Path) -> bool:
+    if path.stat().st_size > RESULT_BYTES:
+        return False
+    try:
+        result = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(result, dict) and {"network", "samples"} <= result.keys()
+
+
+def _is_statistics(path: Path) -> bool:
+    try:
+        names = npz_names(path)
+    except RepaError:
+        return False
+    return {"network", "mu"} <= names and IMAGES not in names
+
+
+def _check_place(flag: str, path: Path) -> None:
+    """Whether a file can be made where the folders would be: the only way to know is to do it."""
+    folder = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise RepaError(
+            f"{flag} {path}: no file can be made in {folder} ({error.strerror}): "
+            "choose another place"
+        ) from None
