@@ -154,3 +154,12 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
         digest.update(name.encode())
         digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
+
+
+def network_fingerprint(network: torch.nn.Module) -> str:
+    """The fingerprint of a frozen network's weights.
+
+    Position embeddings are left out: resampling rounds them differently between machines.
+    """
+    weights = network.state_dict()
+    return fingerprint({name: value for name, value in weights.items() if name != "pos_embed"})

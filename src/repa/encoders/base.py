@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from repa.weights import fingerprint
+from repa.weights import network_fingerprint
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
@@ -79,12 +79,8 @@ class Encoder(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that tell these weights from others: the start of a SHA-256 over them.
-
-        Position embeddings are left out: resampling rounds them differently between machines.
-        """
-        weights = self.network.state_dict()
-        return fingerprint({k: v for k, v in weights.items() if k != "pos_embed"})
+        """16 hex digits that tell these weights from others, whatever file they came in."""
+        return network_fingerprint(self.network)
 
 
 @dataclass(frozen=True)

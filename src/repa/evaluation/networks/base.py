@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repa.weights import fingerprint
+from repa.weights import network_fingerprint
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,8 @@ class Network(nn.Module):
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that tell these weights from others, whatever file they came in.
-
-        Position embeddings are left out: resampling rounds them differently between machines.
-        """
-        weights = self.network.state_dict()
-        return fingerprint({k: v for k, v in weights.items() if k != "pos_embed"})
+        """16 hex digits that tell these weights from others, whatever file they came in."""
+        return network_fingerprint(self.network)
 
 
 def normalize(
