@@ -142,7 +142,7 @@ def test_openais_archive_is_refused_with_the_conversion(
     assert "\n" not in str(error.value)
     monkeypatch.chdir(tmp_path)
     exec(str(error.value).split('"')[1])  # what stands in `python -c "..."`
-    tokens = create_encoder("clip-vit-L", 32, weights=tmp_path)(images(32))
+    tokens = create_encoder("clip-vit-L", 32, weights=tmp_path / "weights.pth")(images(32))
     torch.testing.assert_close(tokens, expected, rtol=0, atol=0)
 
 
