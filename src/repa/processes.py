@@ -52,6 +52,7 @@ def on_main(state: PartialState, action: Callable[[], object]) -> None:
     failed = [error is not None]
     if state.num_processes > 1:
         broadcast_object_list(failed)
+        state.wait_for_everyone()  # who leaves while another still receives would abort it
     if error is not None:
         raise error
     if failed[0]:
