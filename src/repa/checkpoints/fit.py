@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from repa.checkpoints.folder import CheckpointState, Parts
+from repa.checkpoints.folder import CheckpointState, LazyParts, Parts
 from repa.errors import RepaError, first_line
 from repa.models import Transformer, create_model
 
@@ -35,7 +35,7 @@ def is_plain(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided and not tensor.is_meta
 
 
-class FittingParts(Mapping[str, Mapping[str, Tensor]]):
+class FittingParts(LazyParts):
     """A checkpoint's parts, each compared with its backbone when it is read, for what writes them.
 
     Heads may be of any form, as no one but training reads them.
@@ -51,7 +51,8 @@ class FittingParts(Mapping[str, Mapping[str, Tensor]]):
     """
 
     def __init__(self, state: CheckpointState, parts: Parts, path: Path):
-        self._parts, self._path, self._name = parts, path, state.model
+        super().__init__(parts)
+        self._path, self._name = path, state.model
         if "model" not in parts and ("ema" not in parts or "optimizer" in parts):
             what = "an optimizer without its weights" if "optimizer" in parts else "no weights"
             raise RepaError(f"damaged checkpoint: {path} has {what}")
@@ -71,15 +72,6 @@ class FittingParts(Mapping[str, Mapping[str, Tensor]]):
             more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
             raise RepaError(f"{self._path} does not fit {self._name}: in {part}, {shown}{more}")
         return tensors
-
-    def __contains__(self, part: object) -> bool:
-        return part in self._parts
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._parts)
-
-    def __len__(self) -> int:
-        return len(self._parts)
 
     def _optimizer_misfits(self, tensors: Mapping[str, Tensor]) -> list[str]:
         shapes = {f"model.{name}": shape for name, shape in self._shapes.items()}

@@ -81,7 +81,27 @@ class ReleasedRecord(BaseModel):
     param_groups: list[dict[str, Any]] | None = None
 
 
-class FolderParts(Mapping[str, dict[str, Tensor]]):
+class LazyParts(Mapping[str, Mapping[str, Tensor]]):
+    """A checkpoint's tensors by part, read or checked when one is asked for (`__getitem__`).
+
+    Args:
+        parts: what there is of each part, tensors or where they come from.
+    """
+
+    def __init__(self, parts: Mapping[str, Any]):
+        self._parts = parts
+
+    def __contains__(self, part: object) -> bool:  # the inherited one asks for it
+        return part in self._parts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+
+class FolderParts(LazyParts):
     """The tensors in a checkpoint's folder by part, each file read when it is asked for.
 
     Args:
@@ -90,21 +110,11 @@ class FolderParts(Mapping[str, dict[str, Tensor]]):
     """
 
     def __init__(self, folder: Path, files: Mapping[str, str]):
-        self._paths = {
-            part: folder / file for part, file in files.items() if (folder / file).exists()
-        }
+        paths = {part: folder / file for part, file in files.items()}
+        super().__init__({part: path for part, path in paths.items() if path.exists()})
 
     def __getitem__(self, part: str) -> dict[str, Tensor]:
-        return _read_file(self._paths[part])
-
-    def __contains__(self, part: object) -> bool:  # the inherited one reads the file
-        return part in self._paths
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._paths)
-
-    def __len__(self) -> int:
-        return len(self._paths)
+        return _read_file(self._parts[part])
 
 
 def folder_parts(folder: Path) -> FolderParts:

@@ -7,7 +7,7 @@ is the averaged state dict alone. SiT's and DiT's files have the same two forms,
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,13 @@ from torch import Tensor
 from repa.checkpoints.architecture import infer_architecture
 from repa.checkpoints.families import is_own_sit, pick_family
 from repa.checkpoints.fit import build_model, is_plain
-from repa.checkpoints.folder import CheckpointState, Parts, ReleasedRecord, parse_state
+from repa.checkpoints.folder import (
+    CheckpointState,
+    LazyParts,
+    Parts,
+    ReleasedRecord,
+    parse_state,
+)
 from repa.checkpoints.foreign import infer_state
 from repa.checkpoints.optimizer import optimizer_from_released, optimizer_to_released
 from repa.checkpoints.own_sit import own_sit_path, translate_own_sit
@@ -213,7 +219,7 @@ def _tensors_in(opt: Mapping[str, Any]) -> list[Tensor]:
     return [value for value in values if isinstance(value, Tensor) and is_plain(value)]
 
 
-class FileParts(Mapping[str, Mapping[str, Tensor]]):
+class FileParts(LazyParts):
     """A file's tensors by part, whose bytes are checked when they are asked for.
 
     Args:
@@ -222,7 +228,8 @@ class FileParts(Mapping[str, Mapping[str, Tensor]]):
     """
 
     def __init__(self, path: Path, parts: Parts):
-        self._path, self._parts = path, parts
+        super().__init__(parts)
+        self._path = path
         self._checked = {"optimizer"}
 
     def __getitem__(self, part: str) -> Mapping[str, Tensor]:
@@ -231,12 +238,3 @@ class FileParts(Mapping[str, Mapping[str, Tensor]]):
             check_bytes(self._path, tensors.values())
             self._checked.add(part)
         return tensors
-
-    def __contains__(self, part: object) -> bool:
-        return part in self._parts
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._parts)
-
-    def __len__(self) -> int:
-        return len(self._parts)
