@@ -6,7 +6,7 @@ import numpy as np
 
 from repa.cli import main
 from repa.data import PreparedDataset
-from repa.training.log import read_metrics
+from repa.files import read_json_lines
 
 
 def test_prepare_train_resume_sample_evaluate(vae: Path, tmp_path: Path, capsys) -> None:
@@ -24,7 +24,7 @@ def test_prepare_train_resume_sample_evaluate(vae: Path, tmp_path: Path, capsys)
     train += ["--logging-steps=1", "--report-to=none", "--device=cpu", "--resolution=64"]
     assert main([*train, "--max-train-steps=2"]) == 0
     assert main([*train, "--max-train-steps=4"]) == 0
-    lines = read_metrics(runs / "run" / "metrics.jsonl")
+    lines = read_json_lines(runs / "run" / "metrics.jsonl")
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert all(np.isfinite(line["loss"]) for line in lines)
     assert lines[-1]["alignment_loss"] < lines[0]["alignment_loss"]

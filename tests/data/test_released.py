@@ -16,7 +16,7 @@ from repa.data.released import ReleasedDataset, ReleasedSource, is_released_layo
 from repa.data.visits import ProcessBatches, Visits, visit_loader
 from repa.errors import RepaError
 from repa.evaluation.images import ImageSet
-from repa.training.log import read_metrics
+from repa.files import read_json_lines
 
 COUNT = 5
 
@@ -88,7 +88,7 @@ def test_it_trains(layout: Path, tmp_path: Path) -> None:
     train += ["--model=SiT-Ti/2", "--enc-type=efficientnet-lite0", "--encoder-depth=2"]
     train += ["--projector-dim=32", "--batch-size=4", "--max-train-steps=2", "--logging-steps=1"]
     assert main([*train, "--report-to=none", "--device=cpu", "--resolution=64"]) == 0
-    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    lines = read_json_lines(tmp_path / "run" / "metrics.jsonl")
     assert [line["step"] for line in lines] == [1, 2]
     assert all(np.isfinite(line["alignment_loss"]) for line in lines)
 

@@ -8,9 +8,9 @@ import pytest
 
 from evaluation.disk import full_disk
 from repa.config import EvaluateOptions
-from repa.data.format import replacing, write_atomically
 from repa.errors import RepaError
 from repa.evaluation.targets import check_targets, writing
+from repa.files import replacing, write_atomically
 
 FLAGS = {"output": "--output", "save_stats": "--save-stats"}
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from repa.checkpoints import find_checkpoint
 from repa.errors import RepaError
+from repa.files import read_json_lines
 from repa.training import setup, train
-from repa.training.log import read_metrics
 
 TARGET = "efficientnet-lite0"
 
@@ -27,7 +27,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_a_run_leaves_checkpoints_metrics_previews_and_its_recipe(options) -> None:
     run = train(options(report_to="tensorboard", sampling_steps=4))
     assert [p.name for p in sorted((run / "checkpoints").iterdir())] == ["0000002", "0000004"]
-    lines = read_metrics(run / "metrics.jsonl")
+    lines = read_json_lines(run / "metrics.jsonl")
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     for line in lines:
         assert line["loss"] == pytest.approx(
@@ -49,7 +49,7 @@ def test_without_wandb_its_metrics_go_to_tensorboard(options, monkeypatch, capsy
 
 def test_the_loss_falls(options) -> None:
     run = train(options(max_train_steps=30, checkpointing_steps=100))
-    lines = read_metrics(run / "metrics.jsonl")
+    lines = read_json_lines(run / "metrics.jsonl")
     for loss in ("denoising_loss", "alignment_loss"):
         assert lines[-1][loss] < lines[0][loss] - 0.1
 
@@ -61,7 +61,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(options) -> None:
     for name in ("model", "ema", "heads", "optimizer"):
         assert same(weights(whole, 4, name), weights(resumed, 4, name)), name
     losses = [
-        [line["loss"] for line in read_metrics(run / "metrics.jsonl")] for run in (whole, resumed)
+        [line["loss"] for line in read_json_lines(run / "metrics.jsonl")]
+        for run in (whole, resumed)
     ]
     assert losses[0] == losses[1]
 
@@ -71,7 +72,7 @@ def test_lines_after_the_checkpoint_are_dropped_on_resume(options) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "seconds": 1, "loss": 99}\n{"step": 4, "lo')
     run = train(options())
-    lines = read_metrics(run / "metrics.jsonl")
+    lines = read_json_lines(run / "metrics.jsonl")
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert lines[2]["loss"] < 99
 
@@ -80,7 +81,7 @@ def test_plain_and_aligned_runs_start_from_the_same_weights_and_data(options) ->
     runs = [
         train(options(exp_name=name, enc_type=name, max_train_steps=1)) for name in ("none", TARGET)
     ]
-    first = [read_metrics(run / "metrics.jsonl")[0]["denoising_loss"] for run in runs]
+    first = [read_json_lines(run / "metrics.jsonl")[0]["denoising_loss"] for run in runs]
     assert first[0] == first[1]
     assert not same(weights(runs[0], 1, "model"), weights(runs[1], 1, "model"))
     assert not (find_checkpoint(runs[0]) / "heads.safetensors").exists()
@@ -95,7 +96,7 @@ def test_computed_and_cached_features_train_alike(options, emoji_dir: Path, tmp_
     bare = tmp_path / "bare"
     prepare(open_source("twemoji"), bare, 32, Pixels(), {}, max_images=64, work=Work(num_workers=0))
     losses = [
-        read_metrics(train(options(exp_name=name, data_dir=data)) / "metrics.jsonl")[-1]["loss"]
+        read_json_lines(train(options(exp_name=name, data_dir=data)) / "metrics.jsonl")[-1]["loss"]
         for name, data in (("cached", emoji_dir), ("computed", bare))
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)  # float16 in the cache
@@ -112,14 +113,14 @@ def test_accumulated_batches_equal_one_large_batch(options) -> None:
 def test_other_precisions_train_on_this_cpu(options, precision: str) -> None:
     run = train(options(mixed_precision=precision, max_train_steps=2))
     reference = train(options(exp_name="reference", max_train_steps=2))
-    losses = [read_metrics(r / "metrics.jsonl")[-1]["loss"] for r in (run, reference)]
+    losses = [read_json_lines(r / "metrics.jsonl")[-1]["loss"] for r in (run, reference)]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
 def test_two_processes_train_like_one(options, launch) -> None:
     alone = train(options(exp_name="alone"))
     run = launch(options(exp_name="together"))
-    losses = [[line["loss"] for line in read_metrics(r / "metrics.jsonl")] for r in (alone, run)]
+    losses = [[line["loss"] for line in read_json_lines(r / "metrics.jsonl")] for r in (alone, run)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     for key, tensor in weights(alone, 4).items():
         torch.testing.assert_close(weights(run, 4)[key], tensor, rtol=1e-3, atol=1e-5)
@@ -185,6 +186,6 @@ def test_compiled_training_has_the_same_losses(options) -> None:
         train(options(exp_name=str(compiled), compile=compiled, max_train_steps=2))
         for compiled in (False, True)
     ]
-    losses = [[line["loss"] for line in read_metrics(r / "metrics.jsonl")] for r in runs]
+    losses = [[line["loss"] for line in read_json_lines(r / "metrics.jsonl")] for r in runs]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert weights(runs[0], 2).keys() == weights(runs[1], 2).keys()

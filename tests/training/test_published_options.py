@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from repa.checkpoints import find_checkpoint, read_state
 from repa.cli import main
 from repa.errors import RepaError
+from repa.files import read_json_lines
 from repa.training import train
-from repa.training.log import read_metrics
 
 
 def tensors(run: Path, step: int) -> dict[str, torch.Tensor]:
@@ -22,7 +22,7 @@ def tensors(run: Path, step: int) -> dict[str, torch.Tensor]:
 
 
 def steps(run: Path) -> list[float]:
-    return [line["step"] for line in read_metrics(run / "metrics.jsonl")]
+    return [line["step"] for line in read_json_lines(run / "metrics.jsonl")]
 
 
 def to_release(run: Path, step: int) -> Path:
@@ -136,4 +136,4 @@ def test_trackers_write_where_they_are_told(options) -> None:
 
 def test_none_may_be_written_as_the_release_writes_it(options) -> None:
     run = train(options(enc_type="None", max_train_steps=1))
-    assert "alignment_loss" not in read_metrics(run / "metrics.jsonl")[0]
+    assert "alignment_loss" not in read_json_lines(run / "metrics.jsonl")[0]

@@ -27,9 +27,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from repa.data.format import AutoencoderRecord, write_atomically
+from repa.data.format import AutoencoderRecord
 from repa.diffusion.interpolant import PathType
 from repa.errors import RepaError
+from repa.files import write_atomically
 from repa.weights import misfits
 
 STATE = "state.json"

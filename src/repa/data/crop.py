@@ -23,17 +23,11 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from repa.data.arrays import ArrayWriter, checksum, close_writers
-from repa.data.format import (
-    CAPTIONS,
-    ShardRecord,
-    shard_folder,
-    to_json,
-    write_atomically,
-    write_record,
-)
+from repa.data.format import CAPTIONS, ShardRecord, shard_folder, write_record
 from repa.data.images import center_crop, decode_image
 from repa.data.sources import Item, Source, Stream, printable
 from repa.errors import RepaError
+from repa.files import to_json, write_atomically
 
 # A disk or network that fails now, too many open files, no memory.
 PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}

@@ -16,18 +16,15 @@ entered into its record when whole. So what a killed run leaves is a smaller dat
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
 from repa.config import Precision
 from repa.data.features import FeatureDtype, feature_arrays
 from repa.errors import RepaError
+from repa.files import write_atomically
 
 MANIFEST = "manifest.json"
 RECORD = "shard.json"
@@ -172,40 +169,3 @@ def _read(path: Path, model: type[Model], kind: str) -> Model | None:
 
 def _write(path: Path, value: BaseModel) -> None:
     write_atomically(path, value.model_dump_json(indent=1).encode() + b"\n")
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file so that any reader, at any moment, sees the old or the new one whole.
-
-    Raises:
-        OSError: if it cannot be written; the old one stays, and nothing else.
-    """
-    with replacing(path) as file:
-        file.write(data)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write, which takes the place of `path`, whole, when the block ends.
-
-    If the block or writing fails, what was written is removed.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink()
-        raise
-
-
-def to_json(value: Any) -> bytes:
-    """Compact UTF-8 JSON with a final newline."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

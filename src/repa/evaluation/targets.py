@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import IO
 
 from repa.config import EvaluateOptions
-from repa.data.format import replacing
 from repa.errors import RepaError
 from repa.evaluation.npz import IMAGES, npz_names
+from repa.files import replacing
 
 RESULT_BYTES = 1 << 20  # results of ours are far shorter
 

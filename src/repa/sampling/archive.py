@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from repa.data.format import to_json, write_atomically
 from repa.errors import RepaError
+from repa.files import to_json, write_atomically
 
 REQUEST = "request.json"
 WINDOW = 256  # images in memory at a time while the npz is made
@@ -62,7 +62,7 @@ class SampleArchive:
     @property
     def complete(self) -> bool:
         """Whether the npz is there, whole and of this request."""
-        return zipfile.is_zipfile(self.npz) and _read_request(self.record) == self.request
+        return zipfile.is_zipfile(self.npz) and read_request(self.record) == self.request
 
     def begin(self, overwrite: bool) -> None:
         """Makes the folders; one process calls it before any goes on.
@@ -128,13 +128,13 @@ class SampleArchive:
         """Removes other samples of this name, or refuses to."""
         if self.npz.is_dir():
             raise RepaError(f"{self.npz} is a folder: choose another --sample-dir")
-        finished = _read_request(self.record)
+        finished = read_request(self.record)
         if finished is not None and finished != self.request:
             self._allow(overwrite, finished)
             self._remove_finished(finished)
         for path in self.partial.glob(f"*/{REQUEST}"):
             if path.parent != self.parts:
-                self._allow(overwrite, {} if overwrite else _read_request(path) or {})
+                self._allow(overwrite, {} if overwrite else read_request(path) or {})
                 shutil.rmtree(path.parent)
         if overwrite or finished == self.request or self.parts.exists():
             return
@@ -221,8 +221,12 @@ def _cannot_write(error: OSError) -> RepaError:
     return RepaError(f"cannot write samples: {error}; the same command goes on from what is there")
 
 
-def _read_request(path: Path) -> dict[str, Any] | None:
-    """The request in a file, if there is one."""
+def read_request(path: Path) -> dict[str, Any] | None:
+    """How samples were drawn, by the record beside them, if there is one.
+
+    Raises:
+        RepaError: if the file is no such record.
+    """
     try:
         request = json.loads(path.read_bytes())["request"]
         if not isinstance(request, dict):

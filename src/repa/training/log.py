@@ -7,10 +7,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+
+from repa.files import read_json_lines, write_atomically
 
 
 class MetricsLog:
@@ -68,21 +71,14 @@ class MetricsLog:
         self._since += time.perf_counter() - started
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The lines of a metrics.jsonl, but for a last one that a killed run left unfinished."""
-    lines = []
-    for line in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return lines
+def keep_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """Drops the lines of later steps, if there is such a file; returns the others.
 
-
-def keep_until(path: Path, step: int) -> list[dict[str, float]]:
-    """Drops the lines of later steps, if there is such a file; returns the others."""
+    Raises:
+        RepaError: if a line other than an unfinished last one is damaged.
+    """
     if not path.exists():
         return []
-    kept = [line for line in read_metrics(path) if line["step"] <= step]
-    path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    kept = [line for line in read_json_lines(path) if line["step"] <= step]
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
     return kept

@@ -1,0 +1,80 @@
+"""Small files: written whole or not at all, read one JSON line at a time. No PyTorch in here."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from repa.errors import RepaError
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file so that any reader, at any moment, sees the old or the new one whole.
+
+    Raises:
+        OSError: if it cannot be written; the old one stays, and nothing else.
+    """
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which takes the place of `path`, whole, when the block ends.
+
+    If the block or writing fails, what was written is removed.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def to_json(value: Any) -> bytes:
+    """Compact UTF-8 JSON with a final newline.
+
+    Raises:
+        ValueError: if a number in it is not finite, which JSON has no word for.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode() + b"\n"
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file, a line each, but for a last one that a killed run cut short.
+
+    Raises:
+        RepaError: if it cannot be read, or another line is no JSON object.
+    """
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise RepaError(f"cannot read {path}: {error.strerror}") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            value = json.loads(line)
+            if not isinstance(value, dict):
+                raise ValueError("not an object")
+        except ValueError:
+            if number == len(lines) and not line.endswith(b"\n"):
+                break
+            raise RepaError(
+                f"{path} is damaged: line {number} is not a JSON object (remove the line)"
+            ) from None
+        found.append(value)
+    return found
