@@ -5,7 +5,7 @@ import yaml
 
 from repa.cli import COMMANDS, main
 from repa.commandline import parse_options
-from repa.config import SampleOptions, TrainOptions
+from repa.config import ProbeOptions, ReportOptions, SampleOptions, TrainOptions
 from repa.errors import RepaError
 
 REQUIRED = ["--exp-name", "a", "--data-dir", "d", "--model", "SiT-B/2"]
@@ -121,14 +121,46 @@ def test_help_names_every_option_in_groups(command: str, capsys) -> None:
         main([command, "--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    for name in COMMANDS[command][0].model_fields:
-        assert "--" + name.replace("_", "-") in text
+    for name, field in COMMANDS[command][0].model_fields.items():
+        positional = bool(field.json_schema_extra)
+        assert ("RUN [RUN ...]" if positional else "--" + name.replace("_", "-")) in text
     assert text.count(":\n") >= 2  # groups with titles
 
 
 def test_an_unknown_command_lists_the_known_ones(capsys) -> None:
     assert main(["fly"]) == 2
     assert "no command 'fly'; choose from demo, prepare, train" in capsys.readouterr().err
+
+
+def test_an_option_takes_several_values_and_a_recipe_one_or_more(tmp_path: Path) -> None:
+    def options(*arguments: str) -> ProbeOptions:
+        return parse_options(ProbeOptions, ["--data-dir", "d", *arguments], "repa probe")
+
+    assert options().times == (0.1, 0.3, 0.5, 0.7, 0.9)
+    given = options("--times", "0", "0.25", "--ckpt", "a", "b", "--depths", "3")
+    assert given.times == (0.0, 0.25)
+    assert given.ckpt == (Path("a"), Path("b"))
+    assert given.depths == (3,)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("times: 0.5\nckpt: [a, b]\n")
+    read = options("--config", str(recipe))
+    assert (read.times, read.ckpt) == ((0.5,), (Path("a"), Path("b")))
+    for wrong in (["--times", "2"], ["--depths", "0"]):
+        with pytest.raises(RepaError, match=wrong[0]):
+            options(*wrong)
+
+
+def test_values_without_a_flag_are_the_runs(tmp_path: Path) -> None:
+    def options(*arguments: str) -> ReportOptions:
+        return parse_options(ReportOptions, list(arguments), "repa report")
+
+    given = options("one", "two", "--output-dir", "page")
+    assert (given.runs, given.output_dir) == ((Path("one"), Path("two")), Path("page"))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("runs: one\n")
+    assert options("--config", str(recipe)).runs == (Path("one"),)
+    with pytest.raises(RepaError, match="RUN"):
+        options()
 
 
 RECIPES = sorted((REPOSITORY / "configs").rglob("*.yaml"))

@@ -11,12 +11,15 @@ from typing import Any
 
 from repa.commandline import parse_options, run
 from repa.config import (
+    AlignOptions,
     ConvertOptions,
     DemoOptions,
     EncodersOptions,
     EvaluateOptions,
     Options,
     PrepareOptions,
+    ProbeOptions,
+    ReportOptions,
     SampleOptions,
     TrainOptions,
 )
@@ -52,6 +55,34 @@ def _evaluate(options: EvaluateOptions) -> None:
     run_evaluate(options)
 
 
+def _probe(options: ProbeOptions) -> None:
+    from repa.analysis.probe import run_probe
+    from repa.analysis.table import print_results
+    from repa.report.analysis_charts import write_probe_charts
+
+    results = run_probe(options)
+    if results is not None:  # the first of several processes has them
+        print_results(results)
+        write_probe_charts(results, options.output_dir)
+
+
+def _align(options: AlignOptions) -> None:
+    from repa.analysis.align import run_align
+    from repa.analysis.table import print_results
+    from repa.report.analysis_charts import write_align_charts
+
+    results = run_align(options)
+    if results is not None:
+        print_results(results)
+        write_align_charts(results, options.output_dir)
+
+
+def _report(options: ReportOptions) -> None:
+    from repa.report.command import run_report
+
+    run_report(options)
+
+
 def _encoders(options: EncodersOptions) -> None:
     from repa.encoders.command import run_encoders
 
@@ -70,6 +101,9 @@ COMMANDS: dict[str, tuple[type[Options], Callable[[Any], None]]] = {
     "train": (TrainOptions, _train),
     "sample": (SampleOptions, _sample),
     "evaluate": (EvaluateOptions, _evaluate),
+    "probe": (ProbeOptions, _probe),
+    "align": (AlignOptions, _align),
+    "report": (ReportOptions, _report),
     "convert": (ConvertOptions, _convert),
     "encoders": (EncodersOptions, _encoders),
 }

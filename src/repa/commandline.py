@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 import yaml
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from repa.config import Options
 from repa.errors import RepaError
@@ -42,14 +43,19 @@ def parse_options(options_class: type[T], arguments: list[str], prog: str) -> T:
     except ValidationError as error:
         # What was given wrongly says more than what was not given.
         errors = sorted(error.errors(), key=lambda e: e["type"] == "missing")
-        raise RepaError(_one_line(errors[0])) from None
+        raise RepaError(_one_line(errors[0], options_class)) from None
 
 
 def _parser(options_class: type[Options], prog: str) -> argparse.ArgumentParser:
     """Options in groups, one a class; values stay strings, for pydantic to convert."""
+    arguments = "".join(
+        f" {_argument(name)} [{_argument(name)} ...]"
+        for name, field in options_class.model_fields.items()
+        if _is_positional(field)
+    )
     parser = _Parser(
         prog=prog,
-        usage=f"{prog} [--config YAML] [options]",
+        usage=f"{prog}{arguments} [--config YAML] [options]",
         description=options_class.__doc__,
         argument_default=argparse.SUPPRESS,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=100),
@@ -66,15 +72,51 @@ def _parser(options_class: type[Options], prog: str) -> argparse.ArgumentParser:
         title = "Options" if group_class is options_class else str(group_class.__doc__)
         group = parser.add_argument_group(title)
         for name in names:
-            field = options_class.model_fields[name]
-            default = f" (default: {field.default})" if field.default is not None else ""
-            text = f"{field.description}{' (required)' if field.is_required() else default}"
-            flag = "--" + name.replace("_", "-")
-            if field.annotation is bool:
-                group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
-            else:
-                group.add_argument(flag, metavar=_metavar(field.annotation), help=text)
+            _add_option(group, name, options_class.model_fields[name])
     return parser
+
+
+def _add_option(group: Any, name: str, field: FieldInfo) -> None:
+    """One field as an option; as an argument without a flag if it is marked `positional`."""
+    text = f"{field.description}{' (required)' if field.is_required() else _default(field)}"
+    flag = "--" + name.replace("_", "-")
+    if _is_positional(field):  # none at all is for pydantic to judge: a recipe may give them
+        group.add_argument(name, nargs="*", metavar=_argument(name), help=text)
+    elif field.annotation is bool:
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+    elif _takes_several(field):
+        group.add_argument(flag, nargs="+", metavar=_metavar(field.annotation), help=text)
+    else:
+        group.add_argument(flag, metavar=_metavar(field.annotation), help=text)
+
+
+def _is_positional(field: FieldInfo) -> bool:
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("positional"))
+
+
+def _argument(name: str) -> str:
+    """What one of several positional arguments is called."""
+    return name.removesuffix("s").upper()
+
+
+def _takes_several(field: FieldInfo) -> bool:
+    """Whether an option takes one or more values after its flag."""
+    kinds = (field.annotation, *typing.get_args(field.annotation))  # X, or of X | None
+    return any(typing.get_origin(_bare(kind)) is tuple for kind in kinds)
+
+
+def _bare(annotation: Any) -> Any:
+    """X of Annotated[X, ...]."""
+    return typing.get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is None:
+        return ""
+    value = field.default
+    shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+    return f" (default: {shown})"
 
 
 def _metavar(annotation: Any) -> str:
@@ -98,13 +140,17 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     return {str(name).replace("-", "_"): value for name, value in recipe.items()}
 
 
-def _one_line(error: Any) -> str:
+def _one_line(error: Any, options_class: type[Options]) -> str:
     """`--option 'value': what it should be`."""
     if not error["loc"]:  # a check over several options, whose message names them
         return str(error["ctx"]["error"])
-    flag = "--" + str(error["loc"][0]).replace("_", "-")
+    name = str(error["loc"][0])
+    field = options_class.model_fields.get(name)
+    flag = "--" + name.replace("_", "-")
+    if field is not None and _is_positional(field):
+        flag = _argument(name)
     message = error["msg"][0].lower() + error["msg"][1:]
-    if error["type"] == "missing":
+    if error["type"] in ("missing", "too_short"):
         return f"{flag} is required"
     if error["type"] == "extra_forbidden":
         return f"unknown option {flag}"

@@ -1,6 +1,7 @@
 """Files of the release: training checkpoints, state dicts, early names."""
 
 import argparse
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,11 @@ from checkpoints.files import (
     random_model,
     released_model,
     save,
+    save_ours,
     training_checkpoint,
 )
 from repa.checkpoints import import_released, load_model
-from repa.checkpoints.checkpoint import locate, open_checkpoint
+from repa.checkpoints.checkpoint import locate, locate_all, open_checkpoint, run_of
 from repa.errors import RepaError
 
 
@@ -221,3 +223,17 @@ def test_options_of_any_plain_type(tmp_path: Path) -> None:
     assert options["deep"] == {"a": [1, None]}
     assert options["dtype"] == "torch.float16"
     assert "path_type" not in options  # whoever draws samples may say it
+
+
+def test_all_checkpoints_of_a_run_are_found_in_order(tmp_path: Path, released: Path) -> None:
+    run = tmp_path / "run"
+    folders = [save_ours(run / "checkpoints" / f"{step:07d}") for step in (9, 20)]
+    file = Path(shutil.copy(released, run / "checkpoints" / "0000010.pt"))
+    shutil.copy(released, run / "checkpoints" / "0000009.pt")  # the one that ours was made of
+    assert locate_all(run) == [folders[0], file, folders[1]]
+    assert locate_all(folders[0]) == [folders[0]]
+    assert locate_all(released) == [released]
+    assert [run_of(path) for path in (folders[0], file)] == [run, run]
+    assert run_of(released) is None
+    with pytest.raises(RepaError, match="no checkpoint"):
+        locate_all(tmp_path / "none")

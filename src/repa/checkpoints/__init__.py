@@ -1,8 +1,8 @@
 """Trained models on disk: our checkpoint folders, and the files of others."""
 
-from repa.checkpoints.checkpoint import RELEASED_NAME, locate
+from repa.checkpoints.checkpoint import RELEASED_NAME, locate, locate_all, run_of
 from repa.checkpoints.folder import CheckpointState, find_checkpoint, list_checkpoints, read_state
-from repa.checkpoints.load import load_model
+from repa.checkpoints.load import load_model, path_type
 from repa.checkpoints.translate import continue_released, import_released
 
 __all__ = [
@@ -14,5 +14,8 @@ __all__ = [
     "list_checkpoints",
     "load_model",
     "locate",
+    "locate_all",
+    "path_type",
     "read_state",
+    "run_of",
 ]

@@ -15,6 +15,7 @@ from repa.checkpoints.folder import (
     ReleasedRecord,
     find_checkpoint,
     folder_parts,
+    list_checkpoints,
     read_released_record,
     read_state,
 )
@@ -115,11 +116,34 @@ def locate(path: Path) -> Path:
     return found
 
 
+def locate_all(path: Path) -> list[Path]:
+    """All checkpoints of the run that a path names, oldest first; of another path, its own one.
+
+    Raises:
+        RepaError: if there is none.
+    """
+    of_run = {int(p.stem): p for p in _released_files(path)}
+    of_run |= {int(p.name): p for p in list_checkpoints(path)}  # ours before the release's
+    return [of_run[step] for step in sorted(of_run)] or [locate(path)]
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The folder of the run that a located checkpoint is of, if it lies in one."""
+    folder = checkpoint.parent
+    in_run = folder.name == "checkpoints" and checkpoint.stem.isdigit()
+    return folder.parent if in_run else None
+
+
 def _newest(path: Path) -> Path | None:
     """A checkpoint's folder itself; of a run the newest, ours before the release's of a step."""
     ours = find_checkpoint(path)
     if ours == path:
         return path
-    files = [p for p in (path / "checkpoints").glob("*.pt") if p.stem.isdigit()]
+    files = _released_files(path)
     found = files if ours is None else [*files, ours]
     return max(found, key=lambda p: (int(p.stem), p.is_dir()), default=None)
+
+
+def _released_files(run: Path) -> list[Path]:
+    """Checkpoints of the release's form in a run's folder."""
+    return [p for p in (run / "checkpoints").glob("*.pt") if p.stem.isdigit()]

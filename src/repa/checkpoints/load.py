@@ -7,6 +7,8 @@ from pathlib import Path
 from repa.checkpoints.checkpoint import open_checkpoint
 from repa.checkpoints.fit import build_model
 from repa.checkpoints.folder import CheckpointState
+from repa.diffusion.interpolant import PathType
+from repa.errors import RepaError
 from repa.models import Transformer
 from repa.weights import load_weights
 
@@ -37,3 +39,15 @@ def load_model(
     network = build_model(checkpoint.state, checkpoint.path)
     load_weights(network, weights, checkpoint.path)
     return network.eval(), checkpoint.state
+
+
+def path_type(state: CheckpointState, wanted: PathType | None) -> PathType:
+    """The path that a model was trained on: what its checkpoint says, else `wanted`, else linear.
+
+    Raises:
+        RepaError: if the checkpoint says another than is wanted.
+    """
+    known = state.options.get("path_type")
+    if known is not None and wanted not in (None, known):
+        raise RepaError(f"--path-type {wanted}: the checkpoint was trained on {known}")
+    return known or wanted or "linear"

@@ -5,11 +5,13 @@ recipes (`repa.commandline`), so a recipe is any of these names with a value. Na
 published command lines, with dashes there and underscores here.
 """
 
+from repa.config.analyze import AlignOptions, ProbeOptions, SubjectOptions, WorkOptions
 from repa.config.base import DeviceOptions, Options, Precision, RunOptions
 from repa.config.convert import ConvertOptions
 from repa.config.demo import DemoOptions
 from repa.config.evaluate import EvaluateOptions
 from repa.config.prepare import EncodersOptions, EncodingOptions, PrepareOptions, SourceOptions
+from repa.config.report import ReportOptions
 from repa.config.sample import DrawOptions, GenerateOptions, SampleOptions, SamplerOptions
 from repa.config.train import (
     AlignmentOptions,
@@ -22,6 +24,7 @@ from repa.config.train import (
 )
 
 __all__ = [
+    "AlignOptions",
     "AlignmentOptions",
     "ConvertOptions",
     "DemoOptions",
@@ -38,10 +41,14 @@ __all__ = [
     "Options",
     "Precision",
     "PrepareOptions",
+    "ProbeOptions",
+    "ReportOptions",
     "RunOptions",
     "SampleOptions",
     "SamplerOptions",
     "SourceOptions",
+    "SubjectOptions",
     "TrainOptions",
     "TrainingDataOptions",
+    "WorkOptions",
 ]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["auto", "no", "fp16", "bf16"]
 # PyTorch's generators take 64 bits, of which the release's seeding of processes needs some.
 Seed = Annotated[int, Field(ge=0, lt=2**48)]
+T = TypeVar("T")
+
+
+def _several(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+# One or more values after a flag; in a recipe a list, or one value by itself.
+Several = Annotated[tuple[T, ...], BeforeValidator(_several), Field(min_length=1)]
 PRECISION = (
     "mixed precision; auto is bf16 where the hardware has it, else fp16 on CUDA and none on CPU"
 )

@@ -47,8 +47,8 @@ class ImageOptions(Options):
     overwrite: bool = Field(False, description="replace other samples of the same name")
 
 
-class InferenceOptions(Options):
-    """Model and precision"""
+class CheckpointOptions(Options):
+    """Reading the checkpoint"""
 
     raw_weights: bool = Field(False, description="the trained weights instead of their average")
     model: str | None = Field(
@@ -60,6 +60,11 @@ class InferenceOptions(Options):
     path_type: Literal["linear", "cosine"] | None = Field(
         None, description="of a file that does not say it; linear by default"
     )
+
+
+class InferenceOptions(Options):
+    """Decoding and precision"""
+
     vae: str | None = Field(
         None, description="mse, ema or a local folder; by default that of the training data"
     )
@@ -70,7 +75,7 @@ class InferenceOptions(Options):
     compile: bool = Field(False, description="torch.compile; needs a C++ compiler")
 
 
-class DrawOptions(InferenceOptions, ImageOptions, SamplerOptions, RunOptions):
+class DrawOptions(InferenceOptions, CheckpointOptions, ImageOptions, SamplerOptions, RunOptions):
     """What decides on samples of a given model, and how they are drawn."""
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from repa.config.base import PRECISION, Options, Precision, Probability, RunOptions
+from repa.config.base import PRECISION, Options, Precision, Probability, RunOptions, Several
 
 
 class ExperimentOptions(Options):
@@ -125,7 +125,30 @@ class TrainingEvaluationOptions(Options):
     eval_batch_size: PositiveInt = Field(64, description="images at a time in each process")
 
 
+class TrainingAnalysisOptions(Options):
+    """Analysis during training"""
+
+    probe_every: PositiveInt | None = Field(
+        None, description="steps between linear probings of the averaged weights' hidden states"
+    )
+    align_every: PositiveInt | None = Field(
+        None, description="steps between comparisons of these states with encoders (CKNNA)"
+    )
+    val_dir: Path | None = Field(
+        None, description="prepared dataset whose images are looked at; by default every fifth of "
+        "--data-dir"
+    )  # fmt: skip
+    analysis_images: PositiveInt = Field(
+        2_000, description="at most so many are looked at, and so many others train classifiers"
+    )
+    align_enc_type: str | None = Field(
+        None, description="encoders to compare with; --enc-type by default"
+    )
+    analysis_times: Several[Probability] = Field((0.5,), description="as --times of `repa probe`")
+
+
 class TrainOptions(
+    TrainingAnalysisOptions,
     TrainingEvaluationOptions,
     OptimizationOptions,
     ObjectiveOptions,

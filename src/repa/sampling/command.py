@@ -15,7 +15,7 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from repa.autoencoders import Autoencoder, create_autoencoder
-from repa.checkpoints import CheckpointState, load_model, locate
+from repa.checkpoints import CheckpointState, load_model, locate, path_type
 from repa.config import DrawOptions, Precision, SampleOptions
 from repa.devices import pick_precision
 from repa.diffusion import Interpolant
@@ -112,13 +112,6 @@ def _autoencoder_name(options: DrawOptions, state: CheckpointState) -> str:
     return options.vae or state.autoencoder.name
 
 
-def _path_type(options: DrawOptions, state: CheckpointState) -> str:
-    known = state.options.get("path_type")
-    if known is not None and options.path_type not in (None, known):
-        raise RepaError(f"--path-type {options.path_type}: the checkpoint was trained on {known}")
-    return known or options.path_type or "linear"
-
-
 def _request(
     options: DrawOptions,
     model: Transformer,
@@ -134,7 +127,7 @@ def _request(
         "model": state.model,
         "weights": fingerprint(model.state_dict()),
         "step": state.step,
-        "path_type": _path_type(options, state),
+        "path_type": path_type(state, options.path_type),
         "autoencoder": autoencoder.name,
         "images": options.num_fid_samples,
         "labels": fingerprint({"labels": torch.from_numpy(labels)}),
