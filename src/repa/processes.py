@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
+import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from torch import Tensor
 from torch.distributed import distributed_c10d
 
 from repa.devices import pick_device
@@ -57,3 +59,33 @@ def on_main(state: PartialState, action: Callable[[], object]) -> None:
         raise error
     if failed[0]:
         raise SystemExit(2)
+
+
+def share(count: int, process: int, processes: int) -> range:
+    """The process's part of so many things: contiguous, and together all of them in order."""
+    return range(count * process // processes, count * (process + 1) // processes)
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """All processes' rows on each of them, in the order of the processes.
+
+    Args:
+        rows: (n, ...), on the CPU; n may differ between the processes, and be 0.
+
+    Returns:
+        (N, ...) on the CPU. Without `torch.distributed`, or with one process, the same tensor.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return rows
+    nccl = dist.get_backend() == "nccl"
+    device = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
+    mine = torch.tensor([len(rows)], device=device)
+    counts = [torch.zeros_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, mine)
+    longest = max(int(count) for count in counts)
+    padded = torch.zeros(longest, *rows.shape[1:], dtype=rows.dtype, device=device)
+    padded[: len(rows)] = rows
+    everyone = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(everyone, padded)
+    pairs = zip(everyone, counts, strict=True)
+    return torch.cat([part[: int(count)].cpu() for part, count in pairs])

@@ -21,6 +21,8 @@ class Purpose(IntEnum):
     SAMPLING = 2
     LABELS = 3
     ANALYSIS = 4
+    PROBING = 5
+    PATCHES = 6
 
 
 def stream(seed: int, purpose: Purpose, index: int) -> np.random.Generator:

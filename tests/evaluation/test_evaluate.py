@@ -200,3 +200,21 @@ def test_the_weights_of_a_file_are_used(
     monkeypatch.setattr("repa.evaluation.evaluate.create_network", create)
     run_evaluate(options(emoji_dir, emoji_dir, network="clip", network_weights=tmp_path / "x"))
     assert given == [("clip", tmp_path / "x")]
+
+
+def test_how_samples_were_drawn_is_in_the_result(
+    tmp_path: Path, emoji_dir: Path, npz: Path
+) -> None:
+    output = tmp_path / "metrics.json"
+    record = npz.with_suffix(".json")
+    for content, expected in (
+        (
+            b'{"request": {"step": 7, "cfg_scale": 1.5}, "labels": [0]}',
+            {"step": 7, "cfg_scale": 1.5},
+        ),
+        (b'{"other": 1}', None),
+        (b"\xff", None),
+    ):
+        record.write_bytes(content)
+        run_evaluate(options(emoji_dir, npz, network="efficientnet-lite0", output=output))
+        assert json.loads(output.read_text())["samples"].get("drawn") == expected

@@ -20,6 +20,7 @@ from accelerate import PartialState
 from repa.cli import main
 from repa.evaluation.extract import gather
 from repa.evaluation.networks import Features
+from repa.processes import gather_rows
 
 state = PartialState(cpu=True)
 for lengths in ([3, 2], [0, 5], [5, 0]):
@@ -29,6 +30,9 @@ for lengths in ([3, 2], [0, 5], [5, 0]):
     assert everything.features[:, 1].tolist() == [0, 1, 2, 3, 4], everything.features
     assert everything.probabilities.tolist() == (everything.features * 2).tolist()
     assert everything.spatial is None
+    cubes = gather_rows(rows.long()[:, :, None].expand(-1, 4, 3))
+    assert cubes.shape == (5, 4, 3) and cubes.dtype == torch.int64
+    assert cubes[:, 3, 2].tolist() == [0, 1, 2, 3, 4], cubes
     print("gathered")
 sys.exit(main())
 """

@@ -88,6 +88,25 @@ def test_capture_gives_the_state_after_each_block_and_the_same_prediction() -> N
     assert torch.equal(prediction, model(x, t, y))
 
 
+def test_captured_states_can_be_reduced_at_once() -> None:
+    model = wake(tiny())
+    x, t, y = inputs(model)
+    order: list[object] = []
+    for depth, block in enumerate(model.blocks, start=1):
+        block.register_forward_hook(lambda *_, depth=depth: order.append(depth))
+
+    def reduce(hidden: torch.Tensor) -> torch.Tensor:
+        order.append("reduced")
+        return hidden.mean(1)
+
+    prediction, reduced = model(x, t, y, capture=(1, 3), reduce=reduce)
+    assert order == [1, "reduced", 2, 3, "reduced"]
+    plain, hidden = model(x, t, y, capture=(1, 3))
+    assert torch.equal(prediction, plain)
+    for depth in (1, 3):
+        assert torch.equal(reduced[depth], hidden[depth].mean(1))
+
+
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_fused_and_explicit_attention_agree(qk_norm: bool) -> None:
     fused = wake(tiny(qk_norm=qk_norm, fused_attn=True))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,28 @@ from repa.errors import RepaError
 from repa.evaluation.compare import FRECHET, KERNEL, compare
 from repa.evaluation.images import ImageSet, digest, shown_size
 from repa.evaluation.kernel_distance import SUBSET_SIZE
-from repa.evaluation.networks import Features, Network, create_network
+from repa.evaluation.networks import NETWORKS, Features, Network, create_network
 from repa.evaluation.reference import check_count, features_of, load_reference
 from repa.evaluation.statistics import Reference, save_reference
 from repa.evaluation.targets import check_targets, writing
 from repa.processes import start_processes
+from repa.sampling.archive import read_request
 
 
 def run_evaluate(options: EvaluateOptions) -> None:
-    """Prints the metrics, and writes them as JSON where `--output` says.
+    """Prints the metrics, and writes them as JSON where `--output` says; see `evaluate`."""
+    result = evaluate(options)
+    if result is not None:
+        _print_table(result)
+
+
+def evaluate(options: EvaluateOptions) -> dict[str, Any] | None:
+    """Measures samples against a reference, and writes the result where `--output` says.
 
     Started on several processes, each computes the features of its share of the images.
+
+    Returns:
+        The result, as it is written; None on other processes than the first.
 
     Raises:
         RepaError: if a set of images, statistics or the network cannot be had, a set is too small,
@@ -48,38 +60,49 @@ def run_evaluate(options: EvaluateOptions) -> None:
         )
         samples = features_of(images, network, state.device, options.batch_size, "samples")
         if not state.is_main_process:
-            return
+            return None
         if options.save_stats is not None:
             save_reference(options.save_stats, reference, network)
         for line in _remarks(images, samples, reference, network):
             print(line)
         metrics = _finite_metrics(options, reference, samples, network, state.device)
         sample_digest, reference_digest = (future.result() for future in digests)
-    _print_table(options, samples, reference, metrics, network.metrics)
+    record = {
+        "network": network.name,
+        "network_weights": network.fingerprint,
+        "samples": {
+            **_record(options.samples, sample_digest, len(samples)),
+            **_drawn(options.samples),
+        },
+        "reference": {
+            **_record(options.reference, reference_digest, reference.num_images),
+            "stored_statistics": reference.stored,
+        },
+        **metrics,
+        "neighbors": options.neighbors,
+        "seed": options.seed,
+        "versions": {
+            "repa": repa.__version__,
+            "torch": torch.__version__,
+            network.library: version(network.library),
+        },
+    }
     if options.output is not None:
-        record = {
-            "network": network.name,
-            "network_weights": network.fingerprint,
-            "samples": _record(options.samples, sample_digest, len(samples)),
-            "reference": {
-                **_record(options.reference, reference_digest, reference.num_images),
-                "stored_statistics": reference.stored,
-            },
-            **metrics,
-            "neighbors": options.neighbors,
-            "seed": options.seed,
-            "versions": {
-                "repa": repa.__version__,
-                "torch": torch.__version__,
-                network.library: version(network.library),
-            },
-        }
         with writing("--output", options.output) as file:
             file.write(json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
+    return record
 
 
 def _record(path: Path, sha256: str, count: int | None) -> dict[str, Any]:
     return {"path": str(path), "sha256": sha256, "count": count}
+
+
+def _drawn(path: Path) -> dict[str, Any]:
+    """How samples were drawn, if `repa sample` drew them: its record lies beside the npz."""
+    with suppress(RepaError):  # a file of that name may be anything
+        if path.suffix == ".npz" and (request := read_request(path.with_suffix(".json"))):
+            return {"drawn": request}
+    return {}
 
 
 def _finite_metrics(
@@ -129,23 +152,19 @@ def _remarks(
             yield f"note: kernel distance of {rows} images a side, not of {SUBSET_SIZE:,}"
 
 
-def _print_table(
-    options: EvaluateOptions,
-    samples: Features,
-    reference: Reference,
-    metrics: Mapping[str, float],
-    wanted: Sequence[str],
-) -> None:
-    known = [] if reference.features is None else [f"{len(reference.features):,} images"]
-    known += ["stored statistics"] if reference.stored else []
+def _print_table(result: Mapping[str, Any]) -> None:
+    reference = result["reference"]
+    known = [] if reference["count"] is None else [f"{reference['count']:,} images"]
+    known += ["stored statistics"] if reference["stored_statistics"] else []
+    wanted = NETWORKS[result["network"]].metrics
     rows = {
-        "network": options.network,
-        "samples": f"{len(samples):,} images",
+        "network": result["network"],
+        "samples": f"{result['samples']['count']:,} images",
         "reference": ", ".join(known),
-        **{name: f"{value:.5f}" for name, value in metrics.items()},
+        **{name: f"{result[name]:.5f}" for name in wanted if name in result},
     }
     for name, value in rows.items():
         print(f"{name:20}{value}")
-    left_out = [name for name in wanted if name not in metrics]
+    left_out = [name for name in wanted if name not in result]
     if left_out:
         print(f"left out, as the reference has no features for them: {', '.join(left_out)}")

@@ -1,4 +1,4 @@
-"""From images to features in one pass, each process its share."""
+"""From images to features in one pass."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from repa.errors import RepaError
 from repa.evaluation.networks.base import Features, Network
-
-
-def share(count: int, process: int, processes: int) -> range:
-    """The process's part of so many images: contiguous, and together all of them in order."""
-    return range(count * process // processes, count * (process + 1) // processes)
+from repa.processes import gather_rows
 
 
 def extract(
@@ -56,30 +51,8 @@ def extract(
 
 
 def gather(features: Features) -> Features:
-    """All processes' features on each of them, in the order of the processes.
-
-    The shares may differ in length, and be empty. Without `torch.distributed`, or with one process,
-    these features.
-    """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return features
-    return Features(**{name: _gather_rows(part) for name, part in features.parts().items()})
-
-
-def _gather_rows(rows: Tensor) -> Tensor:
-    """(n, D) on the CPU of each process to (N, D) there."""
-    nccl = dist.get_backend() == "nccl"
-    device = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
-    mine = torch.tensor([len(rows)], device=device)
-    counts = [torch.zeros_like(mine) for _ in range(dist.get_world_size())]
-    dist.all_gather(counts, mine)
-    longest = max(int(count) for count in counts)
-    padded = torch.zeros(longest, rows.shape[1], dtype=rows.dtype, device=device)
-    padded[: len(rows)] = rows
-    everyone = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather(everyone, padded)
-    pairs = zip(everyone, counts, strict=True)
-    return torch.cat([part[: int(count)].cpu() for part, count in pairs])
+    """All processes' features on each of them, in the order of the processes (`gather_rows`)."""
+    return Features(**{name: gather_rows(part) for name, part in features.parts().items()})
 
 
 @contextmanager

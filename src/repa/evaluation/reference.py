@@ -10,11 +10,12 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from repa.errors import RepaError
-from repa.evaluation.extract import extract, gather, share
+from repa.evaluation.extract import extract, gather
 from repa.evaluation.images import ImageSet
 from repa.evaluation.networks import Features, Network
 from repa.evaluation.npz import IMAGES, npz_names
 from repa.evaluation.statistics import Reference, read_reference
+from repa.processes import share
 
 
 def load_reference(

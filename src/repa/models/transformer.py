@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, ClassVar, Literal, overload
 
@@ -154,10 +154,20 @@ class Transformer(
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor: ...
     @overload
     def forward(
-        self, x: Tensor, t: Tensor, y: Tensor, capture: Collection[int]
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor,
+        capture: Collection[int],
+        reduce: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, dict[int, Tensor]]: ...
     def forward(
-        self, x: Tensor, t: Tensor, y: Tensor, capture: Collection[int] | None = None
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor,
+        capture: Collection[int] | None = None,
+        reduce: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor | tuple[Tensor, dict[int, Tensor]]:
         """Predicts at `x`.
 
@@ -166,10 +176,11 @@ class Transformer(
             t: times (N,), float or integer, embedded as they are; see the class for their range.
             y: labels (N,), int64.
             capture: depths, 1 to `depth`, after whose block the hidden state is wanted.
+            reduce: applied to each of these states at once, so that not all of them are kept.
 
         Returns:
             The prediction (N, out_channels, H, W); with `capture`, also {depth: hidden state
-            (N, T, D)}.
+            (N, T, D), or what `reduce` makes of it}.
         """
         x = self.x_embedder(x) + self.pos_embed  # (N, T, D)
         c = self.t_embedder(t) + self.y_embedder(y)  # (N, D)
@@ -177,7 +188,7 @@ class Transformer(
         for depth, block in enumerate(self.blocks, start=1):
             x = block(x, c)
             if capture is not None and depth in capture:
-                hidden[depth] = x
+                hidden[depth] = x if reduce is None else reduce(x)
         prediction = unpatchify(self.final_layer(x, c), self.patch_size)
         return prediction if capture is None else (prediction, hidden)
 
