@@ -1,34 +1,137 @@
-import torch
+from types import SimpleNamespace
 
-from repa.analysis.hidden_states import pooled_hidden_states
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from repa.analysis.hidden_states import hidden_states, pool_tokens
 from repa.data import PreparedDataset
 from repa.diffusion import Interpolant
-from repa.models import SiT
+from repa.errors import RepaError
+from repa.models import DiT, SiT
 
 
-def test_states_do_not_depend_on_the_batch(emoji: PreparedDataset) -> None:
+def tiny(dataset: PreparedDataset, **changes) -> SiT:
+    arguments = {"input_size": 32, "patch_size": 8, "in_channels": 3, "hidden_size": 32}
+    arguments |= {"depth": 3, "num_heads": 2, "num_classes": dataset.num_classes}
     torch.manual_seed(0)
-    model = SiT(input_size=32, patch_size=8, in_channels=3, hidden_size=32, depth=2, num_heads=2,
-                num_classes=emoji.num_classes)  # fmt: skip
-    torch.nn.init.normal_(model.blocks[0].adaLN_modulation[1].weight, std=0.1)
-
-    def states(indices: range, batch_size: int, depth: int = 1, time: float = 0.5) -> torch.Tensor:
-        return pooled_hidden_states(
-            model, emoji, indices, depth, Interpolant(), time, batch_size=batch_size
-        )
-
-    whole = states(range(10), 10)
-    assert whole.shape == (10, 32)
-    torch.testing.assert_close(whole, states(range(10), 3))
-    torch.testing.assert_close(whole[5:], states(range(5, 10), 4))
-    assert not torch.allclose(whole, states(range(10), 10, time=0.9))
+    model = SiT(**(arguments | changes))
+    for block in model.blocks:  # else blocks change nothing
+        torch.nn.init.normal_(block.adaLN_modulation[1].weight, std=0.1)
+    return model
 
 
-def test_states_are_those_of_the_captured_block(emoji: PreparedDataset) -> None:
-    torch.manual_seed(0)
-    model = SiT(input_size=32, patch_size=8, in_channels=3, hidden_size=32, depth=3, num_heads=2,
-                num_classes=emoji.num_classes)  # fmt: skip
+def states_of(model: SiT, dataset: PreparedDataset, indices: range, **options) -> Tensor:
+    return hidden_states(model, dataset, indices, (1, 3), Interpolant(), **options)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "patch"])
+def test_states_do_not_depend_on_the_batch(emoji: PreparedDataset, pooling: str) -> None:
+    model = tiny(emoji)
+    whole = states_of(model, emoji, range(10), pooling=pooling)
+    assert whole.shape == (2, 10, 32)
+    torch.testing.assert_close(
+        whole, states_of(model, emoji, range(10), batch_size=3, pooling=pooling)
+    )
+    last = states_of(model, emoji, range(5, 10), batch_size=4, pooling=pooling)
+    torch.testing.assert_close(whole[:, 5:], last)
+    assert not torch.allclose(whole, states_of(model, emoji, range(10), time=0.9, pooling=pooling))
+
+
+def test_states_are_those_of_the_blocks_in_the_given_order_from_one_pass(
+    emoji: PreparedDataset,
+) -> None:
+    model = tiny(emoji)
+    seen: dict[int, Tensor] = {}
+    calls = []
+    for depth, block in enumerate(model.blocks, start=1):
+
+        def look(*call, depth: int = depth) -> None:
+            calls.append(depth)
+            seen[depth] = call[-1]
+
+        block.register_forward_hook(look)
+    states = hidden_states(model, emoji, range(4), (3, 1, 2), Interpolant(), time=0.0)
+    assert calls == [1, 2, 3]
+    for layer, depth in zip(states, (3, 1, 2), strict=True):
+        torch.testing.assert_close(layer, seen[depth].mean(1))
+
+    [patches] = hidden_states(model, emoji, range(4), (2,), Interpolant(), 0.0, pooling="patch")
+    for i in range(4):  # a token of its own image
+        distances = (seen[2][i] - patches[i]).abs().amax(1)
+        assert distances.min() < 1e-6 < distances.median()
+
+
+def test_a_patch_is_at_one_place_on_all_grids_and_at_another_in_the_next_image() -> None:
+    def places(side: int, indices: range) -> Tensor:
+        numbers = torch.arange(float(side**2))[None, :, None].expand(len(indices), -1, 1)
+        return pool_tokens(numbers, indices, "patch")[:, 0]
+
+    few, many = places(4, range(300)), places(16, range(300))
+    assert torch.equal((many / 16).floor(), few)
+    assert torch.equal(places(4, range(100, 200)), few[100:200])
+    counts = torch.bincount(few.long(), minlength=16)
+    assert counts.min() > 5  # 19 expected
+    assert counts.max() < 40
+
+
+def test_the_model_sees_the_null_class_and_noise_of_the_image_alone(emoji: PreparedDataset) -> None:
+    model = tiny(emoji)
     seen = []
-    model.blocks[1].register_forward_hook(lambda *call: seen.append(call[-1].mean(1)))
-    states = pooled_hidden_states(model, emoji, range(4), 2, Interpolant(), time=0.0)
-    torch.testing.assert_close(states, seen[0])
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    states_of(model, emoji, range(3), time=1.0)
+    states_of(model, emoji, range(2, 3), time=1.0)
+    (noise, t, y), (alone, _, _) = seen
+    assert t.tolist() == [1, 1, 1]
+    assert y.tolist() == [emoji.num_classes] * 3
+    assert torch.equal(noise[2:], alone)
+    assert noise.std() == pytest.approx(1, abs=0.05)
+
+
+def test_latents_are_drawn_from_their_posterior() -> None:
+    class Latents:
+        """Ten images with latents of mean 3 and the given deviation."""
+
+        def __init__(self, std: float):
+            autoencoder = SimpleNamespace(name="vae", scale=0.5, shift=1, latent_shape=(4, 8, 8))
+            self.manifest = SimpleNamespace(autoencoder=autoencoder)
+            self.moments = np.full((10, 8, 8, 8), 3, np.float32)
+            self.moments[:, 4:] = std
+
+        def read(self, indices: range, keys: list[str]) -> dict[str, np.ndarray]:
+            assert keys == ["latent"]
+            return {"latent": self.moments[list(indices)]}
+
+    model = SiT(input_size=8, hidden_size=32, depth=3, num_heads=2, num_classes=5)
+    seen = []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for std, time in ((0, 0.0), (2, 0.0), (2, 1.0)):
+        hidden_states(model, Latents(std), range(10), (1,), Interpolant(), time)
+    still, drawn, noise = seen
+    assert still.eq(1).all()  # (3 - 1) 0.5
+    assert (drawn.mean(), drawn.std()) == (pytest.approx(1, abs=0.1), pytest.approx(1, abs=0.1))
+    assert abs((drawn * noise).mean()) < 0.1  # independent of the noise that is added
+
+
+@pytest.mark.parametrize(
+    ("changes", "depths", "message"),
+    [
+        ({"class_dropout_prob": 0.0}, (1,), "no null class"),
+        ({}, (1, 4), "no block 4 to look after: the model has 3"),
+        ({}, (0,), "no block 0"),
+        ({"input_size": 16}, (1,), r"takes latents of shape \(3, 16, 16\).*has \(3, 32, 32\)"),
+        ({"in_channels": 4}, (1,), "takes latents of shape"),
+    ],
+)
+def test_what_cannot_be_looked_into_is_one_clear_line(
+    emoji: PreparedDataset, changes: dict, depths: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(RepaError, match=message):
+        hidden_states(tiny(emoji, **changes), emoji, range(4), depths, Interpolant())
+
+
+def test_only_flows_are_looked_into(emoji: PreparedDataset) -> None:
+    model = DiT(input_size=32, patch_size=8, in_channels=3, hidden_size=32, depth=1, num_heads=2)
+    with pytest.raises(RepaError, match="only flow-based models"):
+        hidden_states(model, emoji, range(4), (1,), Interpolant())

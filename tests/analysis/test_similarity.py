@@ -1,8 +1,14 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from repa.analysis import cka, cknna, mutual_knn, similarity
+from repa.analysis import Representation, cka, cknna, compare, mutual_knn, similarity
+from repa.errors import RepaError
 
 
 def dense_cknna(a: Tensor, b: Tensor, k: int) -> float:
@@ -62,8 +68,85 @@ def test_features_that_share_no_neighbor_give_zero() -> None:
     assert cknna(ring, shuffled, 2) == 0
 
 
+def related(n: int = 120) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(0)
+    a = torch.randn(n, 12) * torch.rand(n, 1)
+    return a, torch.cat([a[:, :6], torch.randn(n, 9)], dim=1)
+
+
+def test_comparing_gives_the_three_metrics_of_rows_of_unit_length() -> None:
+    a, b = related()
+    unit_a, unit_b = (F.normalize(x.double()) for x in (a, b))
+    expected = {
+        "cknna": cknna(unit_a, unit_b, 7),
+        "cka": cka(unit_a, unit_b),
+        "mutual_knn": mutual_knn(a, b, 7),
+    }
+    assert compare(Representation(a, 7), Representation(b, 7)) == pytest.approx(expected, rel=1e-12)
+    assert expected["cknna"] != pytest.approx(cknna(a, b, 7), rel=0.01)  # lengths mattered
+
+
+def test_neighbors_are_found_once_for_many_comparisons(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    topk = Tensor.topk
+    monkeypatch.setattr(Tensor, "topk", lambda *args, **kw: calls.append(1) or topk(*args, **kw))
+    a, b = (Representation(x) for x in related())
+    assert not calls
+    first = compare(a, b)
+    assert len(calls) == 2
+    assert compare(a, b) == first
+    assert compare(b, a) == pytest.approx(first, rel=1e-3)  # CKNNA's masks are not symmetric
+    assert compare(a, a)["mutual_knn"] == 1
+    assert len(calls) == 2
+
+
+def test_half_precision_features_are_compared_as_float64() -> None:
+    a, b = (x.half() for x in related())
+    exact = compare(Representation(a.double()), Representation(b.double()))
+    assert compare(Representation(a), Representation(b)) == pytest.approx(exact, rel=1e-12)
+
+
+def test_a_row_of_zeros_does_no_harm() -> None:
+    a, b = related()
+    a[3] = 0
+    assert all(0 < value < 1 for value in compare(Representation(a), Representation(b)).values())
+
+
+SCRIPT = """
+import re
+from pathlib import Path
+import torch
+from repa.analysis import Representation, compare
+
+def peak():  # in MiB; getrusage would count what this process was before it became Python
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 2**10
+
+torch.manual_seed(0)
+few, many = (Representation(torch.randn(n, 32)) for n in (100, 10_000))
+compare(few, few)
+before = peak()
+compare(many, many)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads peak memory from /proc")
+def test_ten_thousand_rows_never_make_a_whole_kernel() -> None:
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 50 < float(done.stdout) < 600  # a block is 78 MiB, a whole kernel 763
+
+
 def test_inputs_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="one N"):
+    with pytest.raises(ValueError, match="one number of rows"):
         cknna(torch.randn(5, 2), torch.randn(6, 2), 2)
-    with pytest.raises(ValueError, match="rows"):
-        cknna(torch.randn(5, 2), torch.randn(5, 2), 5)
+    with pytest.raises(ValueError, match="2 and 3 neighbors"):
+        compare(Representation(torch.randn(5, 2), 2), Representation(torch.randn(5, 2), 3))
+    with pytest.raises(ValueError, match="5 neighbors need more than 5 rows; got 5"):
+        Representation(torch.randn(5, 2), 5)
+    with pytest.raises(ValueError, match="more than 3 rows; got 3"):
+        cka(torch.randn(3, 2), torch.randn(3, 2))
+    with pytest.raises(ValueError, match=r"\(N, D\); got \(5, 2, 2\)"):
+        Representation(torch.randn(5, 2, 2), 2)
+    with pytest.raises(RepaError, match=r"^features to compare are not finite[^\n]*$"):
+        cka(torch.randn(5, 2), torch.full((5, 2), torch.nan))

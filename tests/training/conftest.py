@@ -44,9 +44,13 @@ def launch():
 
     def start(options: TrainOptions) -> Path:
         arguments = [
-            f"--{key.replace('_', '-')}={value}"
+            part
             for key, value in options.model_dump(mode="json").items()
             if value is not None and not isinstance(value, bool)
+            for part in (
+                f"--{key.replace('_', '-')}",
+                *map(str, value if isinstance(value, list) else [value]),
+            )
         ]
         script = Path(__file__).parents[2] / "train.py"
         subprocess.run(

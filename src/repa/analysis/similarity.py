@@ -1,17 +1,123 @@
 """How alike two representations of the same images are: CKNNA, CKA and mutual nearest neighbors.
 
 Definitions as in the Platonic Representation Hypothesis (Huh et al., ICML 2024). Kernels are inner
-products. Only each row's k largest entries are kept, so memory grows with N k and not with N^2.
+products, in float64. Only each row's k largest entries are kept, so memory grows with N k and not
+with N^2.
 """
 
 from __future__ import annotations
+
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from repa.errors import RepaError
+
 BLOCK = 1024  # rows of the kernel in memory at a time
 EPSILON = 1e-6  # of the published definition: no division by zero
+
+
+class Representation:
+    """Features of some images, with what comparisons need of them, computed once, when needed.
+
+    Rows are scaled to length 1, as the published protocol (Huh et al., 2024) does before all three
+    metrics. Without that, a few long rows are every image's neighbors.
+
+    Args:
+        features: (N, D), floating; kept, and computed with on its device.
+        k: number of neighbors, 1 <= k < N; CKNNA needs 2.
+        unit_length: False takes the rows as they are.
+
+    Raises:
+        RepaError: if they are not finite.
+        ValueError: if they are not (N, D) with N > max(k, 3).
+    """
+
+    def __init__(self, features: Tensor, k: int = 10, unit_length: bool = True):
+        if features.dim() != 2:
+            raise ValueError(f"need features (N, D); got {tuple(features.shape)}")
+        if not 1 <= k < len(features) or len(features) < 4:
+            raise ValueError(f"{k} neighbors need more than {max(k, 3)} rows; got {len(features)}")
+        if not features.isfinite().all():
+            raise RepaError(
+                "features to compare are not finite numbers: has the training of a model diverged, "
+                "or are weights damaged?"
+            )
+        self.features = features
+        self.k = k
+        self.unit_length = unit_length
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the features are."""
+        return self.features.device
+
+    def rows(self) -> Tensor:
+        """The rows that are compared, (N, D), float64."""
+        x = self.features.double()
+        return F.normalize(x, dim=1) if self.unit_length else x
+
+    def centered(self) -> Tensor:
+        """The rows less their mean, (N, D), float64."""
+        x = self.rows()
+        return x - x.mean(0)
+
+    @property
+    def neighbors(self) -> Tensor:
+        """Indices (N, k) of each row's k largest inner products with other rows."""
+        return self._nearest[1]
+
+    @property
+    def products(self) -> Tensor:
+        """Those inner products (N, k), float64."""
+        return self._nearest[0]
+
+    @cached_property
+    def local_hsic(self) -> Tensor:
+        """Unbiased HSIC of the kernel, masked to each row's neighbors, with itself."""
+        i, j = _pairs(torch.ones_like(self.neighbors, dtype=torch.bool), self.neighbors)
+        products = self.products.flatten()
+        return _sparse_hsic(i, j, products, products, len(self))
+
+    @cached_property
+    def linear_hsic(self) -> Tensor:
+        """Biased HSIC, tr(K H K H) without its factor, of the whole kernel with itself."""
+        x = self.centered()
+        return (x.T @ x).square().sum()
+
+    @cached_property
+    def _nearest(self) -> tuple[Tensor, Tensor]:
+        x = self.rows()
+        found = []
+        for start in range(0, len(x), BLOCK):
+            kernel = x[start : start + BLOCK] @ x.T  # (block, N)
+            i = torch.arange(len(kernel), device=x.device)
+            kernel[i, start + i] = -torch.inf
+            found.append(kernel.topk(self.k, dim=1))
+        products, indices = zip(*found, strict=True)
+        return torch.cat(products), torch.cat(indices)
+
+
+def compare(a: Representation, b: Representation) -> dict[str, float]:
+    """All three metrics, `cknna`, `cka` and `mutual_knn`, of two representations.
+
+    Neighbors and self-similarities are those that each has, so that comparing it with a second one
+    costs little more than a product (D_a, N) x (N, D_b). CKNNA with a and b exchanged may differ in
+    the fifth digit: being a neighbor is not mutual.
+
+    Args:
+        a, b: of the same images in the same order, with the same k, on one device.
+
+    Raises:
+        ValueError: if numbers of rows or neighbors differ.
+    """
+    _check_pair(a, b)
+    return {"cknna": _cknna(a, b), "cka": _cka(a, b), "mutual_knn": _mutual_knn(a, b)}
 
 
 def cknna(features_a: Tensor, features_b: Tensor, k: int = 10) -> float:
@@ -21,8 +127,7 @@ def cknna(features_a: Tensor, features_b: Tensor, k: int = 10) -> float:
     and in b; the result is `HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))` with the unbiased HSIC
     (Huh et al., Appendix A; Song et al., 2012).
 
-    Lengths of rows matter: the published protocol scales each to 1 before. Without that, a few long
-    rows are every image's neighbors.
+    Rows are taken as they are; the published protocol, which `compare` follows, scales them first.
 
     Args:
         features_a: (N, D_a), floating; rows are the same images as in `features_b`.
@@ -33,23 +138,10 @@ def cknna(features_a: Tensor, features_b: Tensor, k: int = 10) -> float:
         At most about 1, higher is more alike; around 0 for unrelated features.
 
     Raises:
+        RepaError: if features are not finite.
         ValueError: if the numbers of rows differ, or k does not fit them.
     """
-    a, b = _paired(features_a, features_b, k)
-    neighbors_a, neighbors_b = _neighbors(a, k), _neighbors(b, k)
-    n = len(a)
-    rows = torch.arange(n, device=a.device)[:, None].expand(n, k)
-    in_both = _shared(neighbors_a, neighbors_b)
-
-    def hsic(x: Tensor, y: Tensor, keep: Tensor, neighbors: Tensor) -> Tensor:
-        i, j = rows[keep], neighbors[keep]
-        return _sparse_hsic(i, j, _kernel_values(x, i, j), _kernel_values(y, i, j), n)
-
-    everything = torch.ones_like(in_both)
-    cross = hsic(a, b, in_both, neighbors_a)
-    self_a = hsic(a, a, everything, neighbors_a)
-    self_b = hsic(b, b, everything, neighbors_b)
-    return (cross / ((self_a * self_b).sqrt() + EPSILON)).item()
+    return _cknna(*_paired(features_a, features_b, k))
 
 
 def cka(features_a: Tensor, features_b: Tensor) -> float:
@@ -57,13 +149,7 @@ def cka(features_a: Tensor, features_b: Tensor) -> float:
 
     Args and errors as in `cknna`; in [0, 1], 1 for features equal up to rotation and scale.
     """
-    a, b = _paired(features_a, features_b, 1)
-    a, b = a - a.mean(0), b - b.mean(0)
-
-    def hsic(x: Tensor, y: Tensor) -> Tensor:
-        return (x.T @ y).square().sum()  # tr(K H L H)
-
-    return (hsic(a, b) / ((hsic(a, a) * hsic(b, b)).sqrt() + EPSILON)).item()
+    return _cka(*_paired(features_a, features_b, 1))
 
 
 def mutual_knn(features_a: Tensor, features_b: Tensor, k: int = 10) -> float:
@@ -71,45 +157,53 @@ def mutual_knn(features_a: Tensor, features_b: Tensor, k: int = 10) -> float:
 
     Nearest by cosine similarity. Args and errors as in `cknna`.
     """
-    a, b = _paired(features_a, features_b, k)
-    a, b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
-    return _shared(_neighbors(a, k), _neighbors(b, k)).double().mean().item()
+    return _mutual_knn(*_paired(features_a, features_b, k, unit_length=True))
 
 
-def _paired(a: Tensor, b: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    if a.dim() != 2 or b.dim() != 2 or len(a) != len(b):
-        raise ValueError(f"need (N, D) twice with one N; got {tuple(a.shape)} and {tuple(b.shape)}")
-    if not 1 <= k < len(a) or len(a) < 4:
-        raise ValueError(f"{k} neighbors need more than {max(k, 3)} rows; got {len(a)}")
-    return a.double(), b.double()
+def _paired(
+    features_a: Tensor, features_b: Tensor, k: int, unit_length: bool = False
+) -> tuple[Representation, Representation]:
+    a, b = (Representation(x, k, unit_length) for x in (features_a, features_b))
+    _check_pair(a, b)
+    return a, b
 
 
-def _neighbors(x: Tensor, k: int) -> Tensor:
-    """Indices (N, k) of each row's k largest inner products with other rows."""
-    found = []
-    for start in range(0, len(x), BLOCK):
-        kernel = x[start : start + BLOCK] @ x.T  # (block, N)
-        i = torch.arange(len(kernel), device=x.device)
-        kernel[i, start + i] = -torch.inf
-        found.append(kernel.topk(k, dim=1).indices)
-    return torch.cat(found)
+def _check_pair(a: Representation, b: Representation) -> None:
+    if len(a) != len(b) or a.k != b.k:
+        raise ValueError(
+            f"need one number of rows and of neighbors; got {len(a)} and {len(b)} rows, "
+            f"{a.k} and {b.k} neighbors"
+        )
 
 
-def _shared(neighbors_a: Tensor, neighbors_b: Tensor) -> Tensor:
-    """Which of `neighbors_a` (N, k) are in the same row of `neighbors_b` (N, k): bool (N, k)."""
-    return torch.cat(
-        [
-            (a[:, :, None] == b[:, None, :]).any(-1)
-            for a, b in zip(neighbors_a.split(BLOCK), neighbors_b.split(BLOCK), strict=True)
-        ]
-    )
+def _cknna(a: Representation, b: Representation) -> float:
+    same = _matches(a, b)  # (N, k, k)
+    in_both = same.any(2)
+    i, j = _pairs(in_both, a.neighbors)
+    # Whatever is a neighbor in both has its inner product in both.
+    products_b = b.products.gather(1, same.byte().argmax(2))
+    cross = _sparse_hsic(i, j, a.products[in_both], products_b[in_both], len(a))
+    return (cross / ((a.local_hsic * b.local_hsic).sqrt() + EPSILON)).item()
 
 
-def _kernel_values(x: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    """Inner products x_i . x_j of the listed pairs, gathered in pieces."""
-    size = BLOCK * 16
-    pieces = zip(i.split(size), j.split(size), strict=True)
-    return torch.cat([(x[a] * x[b]).sum(-1) for a, b in pieces])
+def _cka(a: Representation, b: Representation) -> float:
+    cross = (a.centered().T @ b.centered()).square().sum()
+    return (cross / ((a.linear_hsic * b.linear_hsic).sqrt() + EPSILON)).item()
+
+
+def _mutual_knn(a: Representation, b: Representation) -> float:
+    return _matches(a, b).any(2).double().mean().item()
+
+
+def _matches(a: Representation, b: Representation) -> Tensor:
+    """Which neighbor in a is which in b: bool (N, k, k)."""
+    return a.neighbors[:, :, None] == b.neighbors[:, None, :]
+
+
+def _pairs(keep: Tensor, neighbors: Tensor) -> tuple[Tensor, Tensor]:
+    """Row i and neighbor j, (P,) each, of the P places that a mask (N, k) keeps."""
+    i = torch.arange(len(neighbors), device=neighbors.device)[:, None].expand_as(neighbors)
+    return i[keep], neighbors[keep]
 
 
 def _sparse_hsic(i: Tensor, j: Tensor, k_values: Tensor, l_values: Tensor, n: int) -> Tensor:

@@ -17,11 +17,12 @@ from repa.devices import pick_precision
 from repa.diffusion import Interpolant
 from repa.errors import RepaError
 from repa.evaluation.compare import compare
-from repa.evaluation.extract import extract, gather, share
+from repa.evaluation.extract import extract, gather
 from repa.evaluation.networks import create_network
 from repa.evaluation.reference import load_reference
 from repa.evaluation.statistics import Reference
 from repa.models import Transformer
+from repa.processes import share
 from repa.sampling import generate_images
 from repa.training.log import keep_until
 

@@ -11,6 +11,7 @@ from repa.config import TrainOptions
 from repa.data import open_dataset
 from repa.data.visits import ProcessBatches, Visits, visit_loader
 from repa.diffusion import Interpolant
+from repa.training.analysis import Analyses
 from repa.training.checkpoint import restore, save_checkpoint
 from repa.training.ema import EMA
 from repa.training.evaluation import Evaluations
@@ -74,7 +75,10 @@ def train(options: TrainOptions) -> Path:
         evaluations = Evaluations(
             options, dataset, autoencoder, accelerator, run / "evaluations.jsonl", state.step
         )
-    open_run(options, run, accelerator)
+    analyses = None
+    if options.probe_every or options.align_every:
+        analyses = Analyses(options, dataset, accelerator, run, state.step)
+    open_run(options, run, accelerator, state)
 
     if options.compile:
         module.compile()
@@ -132,6 +136,8 @@ def train(options: TrainOptions) -> Path:
                 previews.draw(ema.model, step)
             if evaluations is not None and evaluations.due(step):
                 evaluations.measure(ema.model, step)
+            if analyses is not None:
+                analyses.measure(ema.model, step)
             if (step % options.checkpointing_steps == 0 or is_last) and accelerator.is_main_process:
                 scaler = accelerator.scaler
                 now = {"step": step, "scaler": scaler.state_dict() if scaler else None}

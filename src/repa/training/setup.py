@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import platform
+import shlex
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -194,26 +196,44 @@ def new_state(options: TrainOptions, dataset: ImageDataset) -> CheckpointState:
     )
 
 
-def open_run(options: TrainOptions, run: Path, accelerator: Accelerator) -> None:
-    """Makes the run's folder, with the options as a recipe that repeats it.
+def open_run(
+    options: TrainOptions, run: Path, accelerator: Accelerator, state: CheckpointState
+) -> None:
+    """Makes the run's folder, with the options as a recipe that repeats it, and starts trackers.
+
+    Each start of training adds to `starts.jsonl` how it was called, and on what.
 
     Raises:
         RepaError: if it cannot be written.
     """
     try:
-        _write_run(options, run, accelerator)
+        if accelerator.is_main_process:
+            run.mkdir(parents=True, exist_ok=True)
+            recipe = yaml.safe_dump(options.model_dump(mode="json"), sort_keys=False)
+            (run / "config.yaml").write_text(recipe)
+            with (run / "starts.jsonl").open("a") as file:
+                file.write(json.dumps(_start_record(accelerator, state)) + "\n")
+        if options.report_to != "none":
+            values = options.model_dump(mode="json").items()
+            config = {k: str(v) if isinstance(v, list) else v for k, v in values if v is not None}
+            accelerator.init_trackers("repa", config, {"wandb": {"name": options.exp_name}})
     except OSError as error:
         raise RepaError(f"--output-dir {options.output_dir}: {error}") from None
 
 
-def _write_run(options: TrainOptions, run: Path, accelerator: Accelerator) -> None:
-    if accelerator.is_main_process:
-        run.mkdir(parents=True, exist_ok=True)
-        recipe = yaml.safe_dump(options.model_dump(mode="json"), sort_keys=False)
-        (run / "config.yaml").write_text(recipe)
-    if options.report_to != "none":
-        config = {k: v for k, v in options.model_dump(mode="json").items() if v is not None}
-        accelerator.init_trackers("repa", config, {"wandb": {"name": options.exp_name}})
+def _start_record(accelerator: Accelerator, state: CheckpointState) -> dict[str, Any]:
+    device = accelerator.device
+    program = Path(sys.argv[0]).name
+    called = ["python", "-m", "repa.cli"] if program == "cli.py" else [program]
+    return {
+        "step": state.step,
+        "command": shlex.join([*called, *sys.argv[1:]]),
+        "processes": accelerator.num_processes,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "precision": accelerator.mixed_precision,
+        "versions": state.versions,
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
 
 
 def pick_workers(options: TrainOptions, device: torch.device) -> int:

@@ -1,0 +1,161 @@
+"""The checkpoints that `repa probe` and `repa align` look into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import PartialState
+from torch import Tensor
+from tqdm import tqdm
+
+from repa.analysis.hidden_states import Pooling, hidden_states
+from repa.analysis.inputs import Images
+from repa.analysis.results import Row
+from repa.checkpoints import CheckpointState, load_model, locate, locate_all, path_type, run_of
+from repa.checkpoints.checkpoint import open_checkpoint
+from repa.config import AlignOptions, Precision, ProbeOptions, SubjectOptions
+from repa.devices import pick_precision
+from repa.diffusion import Interpolant
+from repa.encoders import check_encoder_names
+from repa.errors import RepaError
+from repa.models import Transformer
+from repa.processes import gather_rows
+from repa.weights import fingerprint
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A checkpoint's model, ready to be looked into.
+
+    Attributes:
+        row: what every row about it says.
+        model: on the device.
+        depths: blocks after which to look.
+        interpolant: path that it was trained on.
+        processes: this process and the others.
+        precision: of the model's evaluations.
+        batch_size: images at a time.
+    """
+
+    row: Row
+    model: Transformer
+    depths: Sequence[int]
+    interpolant: Interpolant
+    processes: PartialState
+    precision: Precision
+    batch_size: int
+
+    def rows(self, time: float) -> list[Row]:
+        """What the rows about each depth say, before anything is found out."""
+        return [self.row | {"depth": depth, "time": time} for depth in self.depths]
+
+    def progress(self, times: Sequence[float]) -> Iterable[float]:
+        """The times once each, with a progress bar on the first process."""
+        title = f"{self.row['name']}, step {self.row['step']}"
+        once = list(dict.fromkeys(times))
+        return tqdm(once, title, unit="time", disable=not self.processes.is_main_process)
+
+    def states(
+        self, images: Images, depths: Sequence[int], time: float, pooling: Pooling = "mean"
+    ) -> Tensor:
+        """Hidden states (L, N, D) of the images, on all processes; each computes a share.
+
+        Raises:
+            RepaError: if the dataset does not fit the model, or its states are not finite.
+        """
+        own = hidden_states(
+            self.model, images.dataset, images.share(self.processes), depths, self.interpolant,
+            time, self.batch_size, self.precision, pooling,
+        )  # fmt: skip
+        states = gather_rows(own.transpose(0, 1)).transpose(0, 1)  # (L, N, D)
+        if not states.isfinite().all():
+            raise RepaError(
+                f"{self.row['checkpoint']}: its hidden states are not finite: its weights are "
+                "broken, or --mixed-precision is too coarse for them"
+            )
+        return states.contiguous()
+
+
+def find_checkpoints(options: SubjectOptions, processes: PartialState) -> list[Path]:
+    """The checkpoints that `--ckpt` names, in its order.
+
+    Raises:
+        RepaError: if there is none of a name.
+    """
+    with processes.main_process_first():  # the others wait while one downloads the released one
+        found = [
+            checkpoint
+            for path in options.ckpt or ()
+            for checkpoint in (locate_all(path) if options.every_checkpoint else [locate(path)])
+        ]
+    return list(dict.fromkeys(found))
+
+
+def open_subjects(
+    checkpoints: Sequence[Path], options: ProbeOptions | AlignOptions, processes: PartialState
+) -> Iterator[Subject]:
+    """Each checkpoint's model in turn: one is in memory at a time.
+
+    Args:
+        checkpoints: as `find_checkpoints` found them.
+        options: which weights, depths and precision.
+        processes: this process and the others.
+
+    Raises:
+        RepaError: if one is damaged, or has not the depths that are asked for.
+    """
+    precision = pick_precision(options.mixed_precision, processes.device)
+    for path in checkpoints:
+        model, state = load_model(path, options.raw_weights, options.encoder_depth, options.model)
+        depths = list(dict.fromkeys(options.depths or range(1, model.depth + 1)))
+        if max(depths) > model.depth:
+            raise RepaError(f"--depths {max(depths)}: {path} has {model.depth} blocks")
+        yield Subject(
+            row=_row(path, model, state, options.raw_weights),
+            model=model.to(processes.device),
+            depths=depths,
+            interpolant=Interpolant(path_type(state, options.path_type)),
+            processes=processes,
+            precision=precision,
+            batch_size=options.batch_size,
+        )
+
+
+def encoder_names(options: SubjectOptions, checkpoints: Sequence[Path]) -> list[str]:
+    """The encoders to compare with: as asked for, else those the checkpoints were aligned to.
+
+    Raises:
+        RepaError: if one is unknown, or a checkpoint is damaged.
+    """
+    if options.enc_type is not None:
+        return check_encoder_names(options.enc_type)
+    names: dict[str, None] = {}
+    for path in checkpoints:
+        checkpoint = open_checkpoint(
+            path, options.encoder_depth, options.model, with_optimizer=False
+        )
+        names |= dict.fromkeys(_aligned_to(checkpoint.state))
+    return list(names)
+
+
+def _row(path: Path, model: Transformer, state: CheckpointState, raw: bool) -> Row:
+    run = run_of(path)
+    aligned = _aligned_to(state)
+    return {
+        "subject": "model",
+        "name": path.stem if run is None else run.resolve().name,
+        "run": None if run is None else str(run),
+        "checkpoint": str(path),
+        "model": state.model,
+        "step": state.step,
+        "weights": "raw" if raw else "ema",
+        "fingerprint": fingerprint(model.state_dict()),
+        "encoder_depth": state.options.get("encoder_depth") if aligned else None,
+    }
+
+
+def _aligned_to(state: CheckpointState) -> list[str]:
+    """The encoders that a model was aligned to, if its checkpoint says so."""
+    return check_encoder_names(state.options.get("enc_type") or "none")
