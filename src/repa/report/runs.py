@@ -1,0 +1,273 @@
+"""What a run left in its folder, and what an analysis folder holds, read and checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from repa.errors import RepaError
+from repa.files import read_json_lines
+
+Line = dict[str, Any]
+
+MODEL_KEYS: dict[str, type] = {
+    "name": str,
+    "step": Real,
+    "weights": str,
+    "depth": Real,
+    "time": Real,
+}
+ROW_KEYS: dict[str, dict[str, type]] = {
+    "probe": {"top1": Real, "top5": Real},
+    "align": {"encoder": str, "cknna": Real, "cka": Real, "mutual_knn": Real},
+}
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as its files tell it.
+
+    Attributes:
+        name: of its folder; with more of the path where two runs have the same.
+        folder: where it lies.
+        options: all options of the run by name (`config.yaml`).
+        metrics: lines of training, in order of steps.
+        evaluations: of samples drawn during training.
+        probes, alignments: rows about this run, as `repa probe` and `repa align` have them.
+        previews: grids of samples by step.
+        starts: one for each start of training; none in older runs.
+        results: of `repa evaluate`, by the file's name.
+        versions: of the programs that wrote its newest checkpoint.
+    """
+
+    name: str
+    folder: Path
+    options: Mapping[str, Any]
+    metrics: Sequence[Line]
+    evaluations: Sequence[Line]
+    probes: Sequence[Line]
+    alignments: Sequence[Line]
+    previews: Mapping[int, Path]
+    starts: Sequence[Line]
+    results: Mapping[str, Line]
+    versions: Mapping[str, str]
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether the run was trained with representation alignment."""
+        return (
+            self.options.get("enc_type", "none") != "none" and self.options.get("proj_coeff") != 0
+        )
+
+    @property
+    def last_step(self) -> int:
+        """The last step that anything tells of."""
+        steps = [line["step"] for line in (*self.metrics, *self.evaluations)]
+        return max([*steps, *self.previews], default=0)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What `repa probe` and `repa align` found; each part may be empty.
+
+    Attributes:
+        probes, alignments: their rows.
+        spatial: of each encoder's tokens.
+        settings: by command.
+    """
+
+    probes: Sequence[Line] = ()
+    alignments: Sequence[Line] = ()
+    spatial: Sequence[Line] = ()
+    settings: Mapping[str, Line] = field(default_factory=dict)
+
+
+def read_runs(folders: Sequence[Path]) -> list[RunRecord]:
+    """The runs in these folders, with names that differ.
+
+    Raises:
+        RepaError: if a folder is missing, given twice, no run, or holds a damaged file.
+    """
+    places = [folder.resolve() for folder in folders]
+    for folder, place in zip(folders, places, strict=True):
+        if places.count(place) > 1:
+            raise RepaError(f"{folder} is given twice: name each run once")
+    runs = []
+    for folder, name in zip(folders, _names(places), strict=True):
+        run = _read_run(folder)
+        probes, alignments = (
+            [row | {"name": name} for row in rows] for rows in (run.probes, run.alignments)
+        )
+        runs.append(replace(run, name=name, probes=probes, alignments=alignments))
+    return runs
+
+
+def read_analysis(folder: Path, runs: Sequence[RunRecord]) -> Analysis:
+    """What the folder holds; rows about one of the runs get its name.
+
+    Raises:
+        RepaError: if a file is damaged or of another kind.
+    """
+    found = {kind: _read_results(folder / f"{kind}.json", kind) for kind in ROW_KEYS}
+    probe, align = found["probe"], found["align"]
+    return Analysis(
+        _named(probe.get("rows", []), runs),
+        _named(align.get("rows", []), runs),
+        align.get("spatial") or [],
+        {kind: content["settings"] for kind, content in found.items() if content},
+    )
+
+
+def _read_run(folder: Path) -> RunRecord:
+    if not folder.is_dir():
+        raise RepaError(f"no run in {folder}: there is no such folder (expected that of a run)")
+    config = folder / "config.yaml"
+    if not config.is_file():
+        raise RepaError(
+            f"{folder} is no run: it has no config.yaml (expected a folder that `repa train` wrote)"
+        )
+    name = _printable(folder.resolve().name)
+    pictures = [path for path in (folder / "previews").glob("*.png") if path.stem.isdecimal()]
+    return RunRecord(
+        name,
+        folder,
+        _read_options(config),
+        _read_steps(folder / "metrics.jsonl"),
+        _read_steps(folder / "evaluations.jsonl"),
+        _own_rows(folder / "probes.jsonl", "probe"),
+        _own_rows(folder / "alignments.jsonl", "align"),
+        {int(path.stem): path for path in sorted(pictures)},
+        _read_steps(folder / "starts.jsonl"),
+        _read_evaluations(folder),
+        _read_versions(folder),
+    )
+
+
+def _read_options(path: Path) -> Mapping[str, Any]:
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RepaError(f"cannot read {path}: {' '.join(str(error).split())}") from None
+    if not isinstance(options, dict):
+        raise RepaError(f"{path} is no run's configuration: expected lines `name: value`")
+    return {str(name): value for name, value in options.items()}
+
+
+def _read_steps(path: Path) -> list[Line]:
+    """Lines in order of their steps; none if there is no file."""
+    lines = read_json_lines(path) if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        _check(line, {"step": Real}, f"{path}, line {number}")
+    return sorted(lines, key=lambda line: line["step"])
+
+
+def _own_rows(path: Path, kind: str) -> list[Line]:
+    lines = _read_steps(path)
+    for number, line in enumerate(lines, 1):
+        _check_row(line, kind, f"{path}, line {number}")
+    return lines
+
+
+def _read_evaluations(folder: Path) -> dict[str, Line]:
+    """The files that `repa evaluate --output` wrote; others are left alone."""
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        value = _read_json(path)
+        if isinstance(value, dict) and {"network", "samples", "reference"} <= value.keys():
+            found[_printable(path.name)] = value
+    return found
+
+
+def _read_versions(folder: Path) -> Mapping[str, str]:
+    states = sorted((folder / "checkpoints").glob("*/state.json"))
+    if not states:
+        return {}
+    state = _read_json(states[-1])
+    versions = state.get("versions") if isinstance(state, dict) else None
+    return versions if isinstance(versions, dict) else {}
+
+
+def _read_results(path: Path, kind: str) -> dict[str, Any]:
+    """The content of an analysis folder's file; nothing if it is not there."""
+    if not path.exists():
+        return {}
+    content = _read_json(path)
+    if not isinstance(content, dict) or content.get("kind") != kind:
+        raise RepaError(f"{path} is no result of `repa {kind}`: move it away")
+    for name, expected in (("settings", dict), ("rows", list)):
+        if not isinstance(content.get(name), expected):
+            raise RepaError(f"{path} is damaged: {name!r} is missing (run `repa {kind}` again)")
+    for number, row in enumerate(content["rows"], 1):
+        _check_row(row, kind, f"{path}, row {number}")
+    for number, row in enumerate(content.get("spatial") or [], 1):
+        _check(row, {"encoder": str}, f"{path}, encoder {number}")
+    return content
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise RepaError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise RepaError(f"{path} is damaged, not JSON: {error}") from None
+
+
+def _check_row(row: Any, kind: str, where: str) -> None:
+    _check(row, {"subject": str, "name": str}, where)
+    is_model = row["subject"] == "model"
+    _check(row, ROW_KEYS[kind] | (MODEL_KEYS if is_model else {}), where)
+    if row.get("encoder_depth") is not None:
+        _check(row, {"encoder_depth": Real}, where)
+
+
+def _check(value: Any, expected: Mapping[str, type], where: str) -> None:
+    if not isinstance(value, dict):
+        raise RepaError(f"{where}: expected an object, found {type(value).__name__}")
+    for name, kind in expected.items():
+        if not isinstance(value.get(name), kind) or isinstance(value[name], bool):
+            what = "a number" if kind is Real else "text"
+            raise RepaError(f"{where}: {name!r} is {value.get(name)!r}, expected {what}")
+
+
+def _named(rows: Sequence[Line], runs: Sequence[RunRecord]) -> list[Line]:
+    """Rows with the names that their runs have here, found by folder, else by name.
+
+    A path in a row may be relative to where the analysis ran, so a name that fits one run fits.
+    """
+    by_folder = {run.folder.resolve(): run.name for run in runs}
+    by_name: dict[str, list[str]] = {}
+    for run in runs:
+        by_name.setdefault(_printable(run.folder.resolve().name), []).append(run.name)
+    named = []
+    for row in rows:
+        name = _printable(row["name"])
+        if row["subject"] == "model" and isinstance(row.get("run"), str):
+            alike = by_name.get(name, [])
+            fallback = alike[0] if len(alike) == 1 else name
+            name = by_folder.get(Path(row["run"]).resolve(), fallback)
+        named.append({**row, "name": name})
+    return named
+
+
+def _names(places: Sequence[Path]) -> list[str]:
+    """The folders' names; where some are the same, with as much of the path before as tells."""
+    for length in range(1, max(len(place.parts) for place in places) + 1):
+        names = [_printable("/".join(place.parts[-length:])) for place in places]
+        if len(set(names)) == len(names):
+            break
+    return [
+        name if [p.name for p in places].count(place.name) > 1 else _printable(place.name)
+        for place, name in zip(places, names, strict=True)
+    ]
+
+
+def _printable(text: str) -> str:
+    """The text in one line that any file can hold."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
