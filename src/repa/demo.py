@@ -1,72 +1,74 @@
-"""`repa demo`: the whole job on emoji, plain and with REPA, in minutes on two CPU cores."""
+"""`repa demo`: the whole job on emoji, plain and with REPA, in minutes on two CPU cores.
+
+It is a user's session in Python: prepare, train twice, sample, evaluate, probe, align, report.
+"""
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from tqdm import tqdm
 
-from repa.analysis import cknna, linear_probe
-from repa.analysis.hidden_states import pooled_hidden_states
+from repa.analysis.align import run_align
+from repa.analysis.probe import run_probe
 from repa.autoencoders import Pixels
-from repa.checkpoints import list_checkpoints, load_model
-from repa.config import DemoOptions, Precision, SamplerOptions, TrainOptions
+from repa.config import (
+    AlignOptions,
+    DemoOptions,
+    EvaluateOptions,
+    ProbeOptions,
+    SampleOptions,
+    TrainOptions,
+)
 from repa.data import PreparedDataset
-from repa.data.format import write_atomically
 from repa.data.prepare import prepare
 from repa.data.share import Work, spread
 from repa.data.sources import open_source
 from repa.devices import pick_device, pick_precision
-from repa.diffusion import Interpolant
 from repa.encoders import create_encoder
-from repa.evaluation.compare import compare
-from repa.evaluation.extract import extract
-from repa.evaluation.images import ImageSet
-from repa.evaluation.networks import create_network
-from repa.evaluation.statistics import Reference
-from repa.report.demo_page import METRICS, write_demo_report
-from repa.sampling import generate_images, save_grid
+from repa.evaluation.evaluate import evaluate
+from repa.files import read_json_lines, write_atomically
+from repa.report.comparison import Comparison
+from repa.report.page import write_report
+from repa.report.runs import read_analysis, read_runs
+from repa.sampling import save_grid
+from repa.sampling.command import run_sample
 from repa.training import train
-from repa.training.log import read_metrics
 
 RESOLUTION = 32
 TARGET, JUDGE = "efficientnet-lite0", "efficientnet-lite2"  # aligned to one, judged by another
-JUDGED = ("frechet_distance", "precision", "recall", "inception_score")
 RUNS = {"baseline": "none", "repa": TARGET}  # name: --enc-type
 GRID_SIZE, ENCODER_DEPTH = 8, 3
 CHECKPOINTS = 4  # points of the curves over training
-SAMPLER = SamplerOptions(num_steps=25)
+MIDDLE = 0.5  # the time of these curves, and of the summary
 BATCH = 100  # images sampled or judged at a time
-SHOWN = 48  # images in the report's grids
+SHOWN = 32  # real images on the page, as many as there are samples
 
+LEAD = (
+    "Two small diffusion transformers learned to draw emoji. Weights, data order, noise and number "
+    "of steps were the same; one was also asked that its hidden state after block {depth} resemble "
+    "the patch features that {target} sees in the clean image. Another network, {judge}, judged "
+    "the samples. Labels are Unicode's nine categories; probes are tested on emoji that neither "
+    "model has seen."
+)
+CREDIT = "Emoji: Twemoji, © Twitter and contributors, CC-BY 4.0."
 
-@dataclass(frozen=True)
-class _Data:
-    """The two splits with the target's average-pooled tokens and labels of each."""
-
-    train: PreparedDataset
-    val: PreparedDataset
-
-    @property
-    def splits(self) -> tuple[PreparedDataset, PreparedDataset]:
-        return self.train, self.val
-
-    def labels(self) -> tuple[Tensor, Tensor]:
-        train, val = (torch.tensor(split.labels) for split in self.splits)
-        return train, val
-
-    def val_targets(self) -> Tensor:
-        """(N, D): what CKNNA compares hidden states with."""
-        every = range(len(self.val))
-        return torch.cat([self.val.features(TARGET, [i]).mean(1) for i in every])
+# key in the summary: (title, format, whether higher is better)
+METRICS = {
+    "frechet_distance": ("Fréchet distance", "{:.1f}", False),
+    "precision": ("precision", "{:.3f}", True),
+    "recall": ("recall", "{:.3f}", True),
+    "inception_score": ("inception score", "{:.2f}", True),
+    "linear_probe_accuracy": ("linear-probe accuracy", "{:.1%}", True),
+    "cknna": ("CKNNA with the target", "{:.4f}", True),
+    "images_per_second": ("training speed, images/s", "{:.0f}", True),
+}
+JUDGED = ("frechet_distance", "precision", "recall", "inception_score")
 
 
 def run_demo(options: DemoOptions) -> None:
@@ -77,74 +79,57 @@ def run_demo(options: DemoOptions) -> None:
     """
     started = time.perf_counter()
     device = pick_device(options.device)
-    precision = pick_precision("auto", device)
     out = options.out
 
     print(f"1/4 prepare: emoji at {RESOLUTION} px and their {TARGET} tokens", flush=True)
-    data = _prepare(out, device)
+    data, val = (_prepare(out, split, device) for split in ("train", "val"))
 
     print(f"2/4 train: the same model twice, {options.steps} steps", flush=True)
-    runs = {name: train(_train_options(options, out, name, device)) for name in RUNS}
+    runs = {name: train(_train_options(options, name, device)) for name in RUNS}
 
     print(f"3/4 sample: {options.num_samples} images from each", flush=True)
-    samples = {
-        name: _sample(runs[name], options, data, device, precision, out / "samples" / name)
-        for name in RUNS
-    }
+    for name in RUNS:
+        run_sample(_sample_options(options, name, data, device))
 
     print(f"4/4 measure: {JUDGE} judges the samples; hidden states are probed", flush=True)
-    judged = _judge(data.train, samples, device)
-    history = {name: _probe_over_training(runs[name], data, device, precision) for name in RUNS}
-
-    logs = {name: read_metrics(runs[name] / "metrics.jsonl") for name in RUNS}
+    judged = {name: evaluate(_evaluate_options(options, name)) for name in RUNS}
+    analyzed = _analyze(options)
     summary: dict[str, Any] = {
-        name: _summary_of(logs[name], judged[name], history[name]) for name in RUNS
+        name: _summary(runs[name], judged[name] or {}, analyzed) for name in RUNS
     }
     summary["settings"] = {
         "steps": options.steps,
         "seed": options.seed,
         "samples": options.num_samples,
-        "training_images": len(data.train),
-        "validation_images": len(data.val),
+        "training_images": len(data),
+        "validation_images": len(val),
         "target": TARGET,
         "judge": JUDGE,
         "encoder_depth": ENCODER_DEPTH,
         "device": str(device),
-        "precision": precision,
+        "precision": pick_precision("auto", device),
         "threads": torch.get_num_threads(),
         "seconds": round(time.perf_counter() - started, 1),
     }
     write_atomically(out / "summary.json", json.dumps(summary, indent=1).encode() + b"\n")
-    report = out / "report.html"
-    shown = spread(len(data.train), SHOWN)
-    write_demo_report(
-        report,
-        summary,
-        logs,
-        history,
-        {name: images[spread(len(images), SHOWN)] for name, images in samples.items()},
-        torch.from_numpy(data.train.images(shown)),
-    )
+    page = _report(options, list(runs.values()), data)
     _print_table(summary)
-    print(f"\nreport: {report.resolve()}")
+    print(f"\nreport: {page.resolve()}")
 
 
-def _prepare(out: Path, device: torch.device) -> _Data:
+def _prepare(out: Path, split: str, device: torch.device) -> PreparedDataset:
     encoder = create_encoder(TARGET, RESOLUTION, GRID_SIZE).to(device)
-    for split in ("train", "val"):
-        source, dest = open_source(f"twemoji-{split}"), out / "data" / split
-        prepare(source, dest, RESOLUTION, Pixels(), {TARGET: encoder}, work=Work(device=device))
-    return _Data(*(PreparedDataset(out / "data" / split) for split in ("train", "val")))
+    source, dest = open_source(f"twemoji-{split}"), out / "data" / split
+    prepare(source, dest, RESOLUTION, Pixels(), {TARGET: encoder}, work=Work(device=device))
+    return PreparedDataset(dest)
 
 
-def _train_options(
-    options: DemoOptions, out: Path, name: str, device: torch.device
-) -> TrainOptions:
+def _train_options(options: DemoOptions, name: str, device: torch.device) -> TrainOptions:
     """The two runs differ in `enc_type` alone: same seed, data order, noise and steps."""
     return TrainOptions(
         exp_name=name,
-        output_dir=out / "runs",
-        data_dir=out / "data" / "train",
+        output_dir=options.out / "runs",
+        data_dir=options.out / "data" / "train",
         model="SiT-Ti/4",
         enc_type=RUNS[name],
         fused_attn=device.type != "cpu",  # slower there: benchmarks/cpu_choices.py
@@ -162,97 +147,108 @@ def _train_options(
     )
 
 
-def _sample(
-    run: Path,
-    options: DemoOptions,
-    data: _Data,
-    device: torch.device,
-    precision: Precision,
-    path: Path,
-) -> Tensor:
-    """Images (N, 3, R, R) uint8 whose classes are as frequent as in the data; also saved."""
-    model, _ = load_model(run)
-    labels = np.resize(data.train.labels[spread(len(data.train), options.num_samples)],
-                       options.num_samples)  # fmt: skip
-    batches = generate_images(
-        model.to(device), Pixels(), labels, SAMPLER, options.seed, Interpolant(), BATCH, precision
+def _sample_options(
+    options: DemoOptions, name: str, data: PreparedDataset, device: torch.device
+) -> SampleOptions:
+    """Classes are as frequent as in the data, and the same at the same places for both runs."""
+    count = options.num_samples
+    labels = np.resize(data.labels[spread(len(data), count)], count)
+    classes = options.out / "samples" / "classes.txt"
+    classes.parent.mkdir(parents=True, exist_ok=True)
+    classes.write_text("".join(f"{label}\n" for label in labels))
+    return SampleOptions(
+        ckpt=options.out / "runs" / name,
+        sample_dir=options.out / "samples" / name,
+        num_fid_samples=count,
+        classes=str(classes),
+        num_steps=25,
+        seed=options.seed,
+        device=options.device,
+        per_proc_batch_size=BATCH,
+        mixed_precision="auto",
+        fused_attn=device.type != "cpu",
+        overwrite=True,  # of a demo with another number of samples
     )
-    total = -(-options.num_samples // BATCH)
-    images = torch.cat(list(tqdm(batches, run.name, total, unit="batch")))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_grid(images[spread(len(images), SHOWN)], path.with_suffix(".png"))
-    np.savez(path.with_suffix(".npz"), arr_0=images.permute(0, 2, 3, 1).numpy())
-    return images
 
 
-def _judge(
-    real: PreparedDataset, samples: dict[str, Tensor], device: torch.device
-) -> dict[str, dict[str, float]]:
-    """The metrics of each run's samples against the training images."""
-    network = create_network(JUDGE).to(device)
-    batches, total = ImageSet(real.folder).batches(BATCH), -(-len(real) // BATCH)
-    features = extract(network, tqdm(batches, "real images", total, unit="batch"), device)
-    reference = Reference.fit(features, device)
-    return {
-        name: compare(
-            reference,
-            extract(network, tqdm(images.split(BATCH), name), device),
-            JUDGED,
-            device=device,
-        )
-        for name, images in samples.items()
+def _evaluate_options(options: DemoOptions, name: str) -> EvaluateOptions:
+    """The first evaluation keeps what the judge says of the training images for the second."""
+    stored = options.out / "samples" / "reference.npz"
+    first = name == next(iter(RUNS))
+    return EvaluateOptions(
+        samples=options.out / "samples" / f"{name}.npz",
+        reference=options.out / "data" / "train" if first else stored,
+        save_stats=stored if first else None,
+        network=JUDGE,
+        batch_size=BATCH,
+        output=options.out / "runs" / name / "evaluation.json",
+        device=options.device,
+    )
+
+
+def _analyze(options: DemoOptions) -> dict[str, dict[str, Any]]:
+    """Probes and similarities: all checkpoints in the middle, and the last ones at more times."""
+    common: dict[str, Any] = {
+        "ckpt": [options.out / "runs" / name for name in RUNS],
+        "enc_type": TARGET,
+        "output_dir": options.out / "analysis",
+        "mixed_precision": "auto",
+        "device": options.device,
+        "overwrite": True,  # of a demo on another device
     }
-
-
-def _probe_over_training(
-    run: Path, data: _Data, device: torch.device, precision: Precision
-) -> list[dict[str, float]]:
-    """Probe accuracy and CKNNA of the hidden state at `ENCODER_DEPTH`, for each checkpoint."""
-    targets, (train_labels, val_labels) = data.val_targets(), data.labels()
-    history = []
-    for checkpoint in tqdm(list_checkpoints(run), f"{run.name}: checkpoints"):
-        model, state = load_model(checkpoint)
-        train_states, val_states = (
-            pooled_hidden_states(
-                model.to(device),
-                split,
-                range(len(split)),
-                ENCODER_DEPTH,
-                Interpolant(),
-                precision=precision,
-            )
-            for split in data.splits
+    train_dir, val_dir = options.out / "data" / "train", options.out / "data" / "val"
+    found: dict[str, dict[str, Any]] = {}
+    for series in ({"every_checkpoint": True, "times": MIDDLE}, {"times": (0.1, 0.3, 0.7, 0.9)}):
+        values = common | series
+        probes = run_probe(
+            ProbeOptions.model_validate(values | {"data_dir": train_dir, "val_dir": val_dir})
         )
-        history.append(
-            {
-                "step": state.step,
-                "linear_probe_accuracy": linear_probe(
-                    train_states, train_labels, val_states, val_labels
-                ),
-                # Rows of unit length, as published: else the longest are everyone's neighbors.
-                "cknna": cknna(F.normalize(val_states), F.normalize(targets)),
-            }
-        )
-    return history
+        alignments = run_align(AlignOptions.model_validate(values | {"data_dir": val_dir}))
+        found = {"probe": probes or {}, "align": alignments or {}}  # both: there is one process
+    return found
 
 
-def _summary_of(
-    log: list[dict[str, float]], judged: dict[str, float], history: list[dict[str, float]]
+def _summary(
+    run: Path, judged: Mapping[str, Any], analyzed: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
+    log = read_json_lines(run / "metrics.jsonl")
     last = log[-1]
     rates = sorted(line["images_per_second"] for line in log)
+
+    def at_aligned_depth(kind: str, metric: str) -> float:
+        return next(
+            row[metric]
+            for row in analyzed[kind]["rows"]
+            if row.get("run") == str(run)
+            and (row["step"], row["depth"], row["time"]) == (last["step"], ENCODER_DEPTH, MIDDLE)
+        )
+
     return {
         "steps": last["step"],
         "final_losses": {k: v for k, v in last.items() if k.endswith("loss")},
         "images_per_second": rates[len(rates) // 2],
         "training_seconds": last["seconds"],
-        **judged,
-        "linear_probe_accuracy": history[-1]["linear_probe_accuracy"],
-        "cknna": history[-1]["cknna"],
+        **{metric: judged[metric] for metric in JUDGED},
+        "linear_probe_accuracy": at_aligned_depth("probe", "top1"),
+        "cknna": at_aligned_depth("align", "cknna"),
     }
 
 
-def _print_table(summary: dict[str, Any]) -> None:
+def _report(options: DemoOptions, runs: list[Path], data: PreparedDataset) -> Path:
+    real = options.out / "samples" / "real.png"
+    save_grid(torch.from_numpy(data.images(spread(len(data), SHOWN))), real)
+    records = read_runs(runs)
+    return write_report(
+        Comparison(records, read_analysis(options.out / "analysis", records)),
+        options.out,
+        title=f"What representation alignment did in {options.steps} steps",
+        lead=LEAD.format(depth=ENCODER_DEPTH, target=TARGET, judge=JUDGE),
+        credit=CREDIT,
+        real_images=real,
+    )
+
+
+def _print_table(summary: Mapping[str, Any]) -> None:
     print("\n" + " " * 30 + "".join(f"{name:>12}" for name in RUNS))
     losses = [summary[name]["final_losses"]["denoising_loss"] for name in RUNS]
     print(f"{'denoising loss':30}" + "".join(f"{loss:>12.4f}" for loss in losses))
