@@ -1,6 +1,6 @@
 """Probing and alignment: all layers at once against one after the other, and how much memory.
 
-    python benchmarks/probing.py cifar10-train.zip [--images 64] [--rows 2000] [--json OUT]
+    python benchmarks/probing.py [cifar10-train.zip] [--images 64] [--rows 2000] [--json OUT]
 
 - states: the hidden states of all 12 layers of SiT-B/2 for `--images` images of the zip at 32 px,
   read, noised and averaged (ours), against one plain forward pass over the same noisy inputs.
@@ -188,7 +188,12 @@ def similarity(rows: int, threads: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", help="images of 10 classes: the CIFAR-10 zip")
+    parser.add_argument(
+        "source",
+        nargs="?",
+        default="twemoji",
+        help="images of at most 10 classes: CIFAR-10",
+    )
     parser.add_argument("--images", type=int, default=64, help="through SiT-B/2")
     parser.add_argument("--rows", type=int, default=2000, help="to train classifiers on")
     parser.add_argument("--similar", type=int, default=10_000, help="rows to compare")

@@ -32,6 +32,9 @@ from repa.data.sources import open_source
 from repa.devices import pick_device, pick_precision
 from repa.encoders import create_encoder
 from repa.evaluation.evaluate import evaluate
+from repa.evaluation.networks import create_network
+from repa.evaluation.reference import load_reference
+from repa.evaluation.statistics import save_reference
 from repa.files import read_json_lines, write_atomically
 from repa.report.comparison import Comparison
 from repa.report.page import write_report
@@ -46,7 +49,10 @@ RUNS = {"baseline": "none", "repa": TARGET}  # name: --enc-type
 GRID_SIZE, ENCODER_DEPTH = 8, 3
 CHECKPOINTS = 4  # points of the curves over training
 MIDDLE = 0.5  # the time of these curves, and of the summary
+SAMPLING_STEPS = 25
+EVALUATED = 200  # images sampled at each of these points
 BATCH = 100  # images sampled or judged at a time
+REFERENCE = Path("data") / "judged.npz"
 SHOWN = 32  # real images on the page, as many as there are samples
 
 LEAD = (
@@ -83,6 +89,7 @@ def run_demo(options: DemoOptions) -> None:
 
     print(f"1/4 prepare: emoji at {RESOLUTION} px and their {TARGET} tokens", flush=True)
     data, val = (_prepare(out, split, device) for split in ("train", "val"))
+    _keep_reference(out, device)
 
     print(f"2/4 train: the same model twice, {options.steps} steps", flush=True)
     runs = {name: train(_train_options(options, name, device)) for name in RUNS}
@@ -124,6 +131,13 @@ def _prepare(out: Path, split: str, device: torch.device) -> PreparedDataset:
     return PreparedDataset(dest)
 
 
+def _keep_reference(out: Path, device: torch.device) -> None:
+    """What the judge says of the training images, once for all evaluations."""
+    network = create_network(JUDGE).to(device)
+    reference = load_reference(out / "data" / "train", network, device, BATCH)
+    save_reference(out / REFERENCE, reference, network)
+
+
 def _train_options(options: DemoOptions, name: str, device: torch.device) -> TrainOptions:
     """The two runs differ in `enc_type` alone: same seed, data order, noise and steps."""
     return TrainOptions(
@@ -144,6 +158,12 @@ def _train_options(options: DemoOptions, name: str, device: torch.device) -> Tra
         logging_steps=max(1, options.steps // 30),
         checkpointing_steps=max(1, options.steps // CHECKPOINTS),
         sampling_steps=max(1, options.steps // CHECKPOINTS),
+        eval_every=max(1, options.steps // CHECKPOINTS),
+        eval_samples=min(EVALUATED, options.num_samples),
+        eval_reference=options.out / REFERENCE,
+        eval_network=JUDGE,
+        eval_num_steps=SAMPLING_STEPS,
+        eval_batch_size=BATCH,
     )
 
 
@@ -161,7 +181,7 @@ def _sample_options(
         sample_dir=options.out / "samples" / name,
         num_fid_samples=count,
         classes=str(classes),
-        num_steps=25,
+        num_steps=SAMPLING_STEPS,
         seed=options.seed,
         device=options.device,
         per_proc_batch_size=BATCH,
@@ -172,13 +192,9 @@ def _sample_options(
 
 
 def _evaluate_options(options: DemoOptions, name: str) -> EvaluateOptions:
-    """The first evaluation keeps what the judge says of the training images for the second."""
-    stored = options.out / "samples" / "reference.npz"
-    first = name == next(iter(RUNS))
     return EvaluateOptions(
         samples=options.out / "samples" / f"{name}.npz",
-        reference=options.out / "data" / "train" if first else stored,
-        save_stats=stored if first else None,
+        reference=options.out / REFERENCE,
         network=JUDGE,
         batch_size=BATCH,
         output=options.out / "runs" / name / "evaluation.json",
@@ -198,7 +214,7 @@ def _analyze(options: DemoOptions) -> dict[str, dict[str, Any]]:
     }
     train_dir, val_dir = options.out / "data" / "train", options.out / "data" / "val"
     found: dict[str, dict[str, Any]] = {}
-    for series in ({"every_checkpoint": True, "times": MIDDLE}, {"times": (0.1, 0.3, 0.7, 0.9)}):
+    for series in ({"every_checkpoint": True, "times": MIDDLE}, {"times": (0.2, 0.8)}):
         values = common | series
         probes = run_probe(
             ProbeOptions.model_validate(values | {"data_dir": train_dir, "val_dir": val_dir})

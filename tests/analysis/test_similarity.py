@@ -59,6 +59,11 @@ def test_rotation_and_scale_change_nothing() -> None:
     assert mutual_knn(a, 3 * a @ rotation) == 1
 
 
+def test_cka_is_that_of_centered_features() -> None:
+    a, b = related()
+    assert cka(a + 5, b - 3) == pytest.approx(cka(a, b), rel=1e-5)
+
+
 def test_features_that_share_no_neighbor_give_zero() -> None:
     n = 40
     angles = torch.arange(n) * (2 * torch.pi / n)

@@ -163,3 +163,22 @@ def test_the_same_runs_give_the_same_page(tmp_path: Path) -> None:
         pages.append(write_report(comparison, tmp_path / name).read_bytes())
         figures._svg.cache_clear()
     assert pages[0] == pages[1]
+
+
+@pytest.mark.parametrize(
+    ("drawn", "text"),
+    [
+        ({"step": 8, "mode": "ode", "num_steps": 25, "heun": False, "cfg_scale": 1.0},
+         "step 8, ODE in 25 steps, no guidance"),
+        ({"mode": "ode", "num_steps": 9, "heun": True, "cfg_scale": 1.5, "guidance_low": 0.0,
+          "guidance_high": 1.0}, "ODE (Heun) in 9 steps, guidance 1.5"),
+        ({"step": 400000, "mode": "sde", "num_steps": 250, "cfg_scale": 1.8, "guidance_low": 0.0,
+          "guidance_high": 0.7}, "step 400000, SDE in 250 steps, guidance 1.8 on [0.0, 0.7]"),
+    ],
+)  # fmt: skip
+def test_a_result_says_how_its_samples_were_drawn(
+    runs: list[RunRecord], tmp_path: Path, drawn: dict, text: str
+) -> None:
+    result = {"network": "inception", "samples": {"count": 5, "drawn": drawn}, "fid": 3.0}
+    run = replace(runs[0], results={"a.json": result})
+    assert text in write_report(Comparison([run], Analysis()), tmp_path / "r").read_text()
