@@ -25,6 +25,7 @@ bench: install
 	$(BIN)/python benchmarks/preparing.py
 	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/evaluating.py
+	$(BIN)/python benchmarks/probing.py
 
 lint: install
 	$(BIN)/ruff check .

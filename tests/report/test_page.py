@@ -6,6 +6,8 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from repa.report import figures
 from repa.report.comparison import Comparison
 from repa.report.page import write_report
