@@ -93,7 +93,7 @@ def test_the_page_tells_what_runs_are_and_were_run_with(page: Path) -> None:
     assert f"torch {VERSIONS['torch']}" in text
     assert re.search(r'<th scope="row">enc_type</th><td[^>]*>none</td><td[^>]*>dinov2', text)
     assert "guided.json" in text
-    assert "cfg_scale 1.8" in text
+    assert "guidance 1.8" in text
     assert text.count("(best)") >= 5
     differing = text.split("Options that differ")[2].split("</table>")[0]
     assert "exp_name" not in differing
