@@ -261,5 +261,5 @@ def test_broken_weights_are_said(probe, runs, tmp_path: Path) -> None:
     weights = load_file(copy / "ema.safetensors")
     weights["blocks.0.attn.qkv.weight"][0, 0] = float("nan")
     save_file(weights, copy / "ema.safetensors")
-    with pytest.raises(RepaError, match="its hidden states are not finite"):
+    with pytest.raises(RepaError, match="hidden states are not finite"):
         probe(ckpt=[copy])

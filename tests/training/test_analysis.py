@@ -4,8 +4,10 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from repa.autoencoders import Pixels
@@ -92,6 +94,20 @@ def test_images_of_ones_own_and_a_plain_run(analyzed, tmp_path: Path) -> None:
     for name in ("probes.jsonl", "alignments.jsonl"):
         assert rows(own, name) != rows(other, name)
     assert {row["encoder_depth"] for row in rows(own, "probes.jsonl")} == {None}
+
+
+def test_images_without_classes_are_aligned_but_not_probed(analyzed, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(60):
+        pixels = np.random.default_rng(i).integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    prepare(open_source(str(folder)), tmp_path / "data", 32, Pixels(), {}, work=Work(num_workers=0))
+    changes = {"data_dir": tmp_path / "data", "max_train_steps": 2}
+    run = train(analyzed(probe_every=None, **changes))
+    assert len(rows(run, "alignments.jsonl")) == 6
+    with pytest.raises(RepaError, match="all of one class: there is nothing to classify"):
+        train(analyzed(exp_name="probed", **changes))
 
 
 @pytest.mark.parametrize(

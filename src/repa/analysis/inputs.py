@@ -68,33 +68,38 @@ class Images:
 def split_images(
     dataset: ImageDataset, other: ImageDataset | None, train_images: int, test_images: int
 ) -> tuple[Images, Images]:
-    """Images that train a classifier, and images that test it.
+    """Images to train classifiers with, and images to look at.
 
     Those come from `other`; without it, from every fifth image of the one dataset.
 
     Args:
         dataset: trains.
-        other: tests, if there is one.
+        other: is looked at, if there is one.
         train_images, test_images: how many at most.
+    """
+    every = range(len(dataset))
+    if other is not None:
+        test = Images.pick(other, range(len(other)), test_images)
+        return Images.pick(dataset, every, train_images), test
+    test = Images.pick(dataset, every[HELD_OUT - 1 :: HELD_OUT], test_images)
+    rest = [i for i in every if i % HELD_OUT != HELD_OUT - 1]
+    return Images.pick(dataset, rest, train_images), test
+
+
+def check_classes(train: Images, test: Images) -> None:
+    """Whether a classifier can learn from the one and be tested on the other.
 
     Raises:
         RepaError: if all images are of one class, or the datasets differ in their classes.
     """
-    name, count = dataset.manifest.source.name, dataset.num_classes
+    (name, count), (other, others) = (
+        (images.dataset.manifest.source.name, images.dataset.num_classes)
+        for images in (train, test)
+    )
     if count < 2:
         raise RepaError(f"the images of {name} are all of one class: there is nothing to classify")
-    every = range(len(dataset))
-    if other is None:
-        test = Images.pick(dataset, every[HELD_OUT - 1 :: HELD_OUT], test_images)
-        rest = [i for i in every if i % HELD_OUT != HELD_OUT - 1]
-        return Images.pick(dataset, rest, train_images), test
-    if other.num_classes != count:
-        raise RepaError(
-            f"{name} has {count} classes, {other.manifest.source.name} (--val-dir) "
-            f"{other.num_classes}"
-        )
-    test = Images.pick(other, range(len(other)), test_images)
-    return Images.pick(dataset, every, train_images), test
+    if others != count:
+        raise RepaError(f"{name} has {count} classes, {other} (--val-dir) {others}")
 
 
 def open_encoders(

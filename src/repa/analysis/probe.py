@@ -11,6 +11,7 @@ from torch import Tensor
 
 from repa.analysis.inputs import (
     Images,
+    check_classes,
     encoder_states,
     open_encoders,
     split_images,
@@ -44,6 +45,7 @@ def run_probe(options: ProbeOptions) -> dict[str, Any] | None:
         options.train_images,
         options.val_images,
     )
+    check_classes(train, test)
     checkpoints = find_checkpoints(options, processes)
     names = encoder_names(options, checkpoints)
     settings = _settings(options, train, test, processes)

@@ -71,9 +71,10 @@ class Subject:
         )  # fmt: skip
         states = gather_rows(own.transpose(0, 1)).transpose(0, 1)  # (L, N, D)
         if not states.isfinite().all():
+            which = self.row["checkpoint"] or self.row["name"]
             raise RepaError(
-                f"{self.row['checkpoint']}: its hidden states are not finite: its weights are "
-                "broken, or --mixed-precision is too coarse for them"
+                f"{which}: hidden states are not finite: the weights are broken, or "
+                "--mixed-precision is too coarse for them"
             )
         return states.contiguous()
 

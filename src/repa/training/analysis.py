@@ -10,7 +10,7 @@ from pathlib import Path
 from accelerate import Accelerator, PartialState
 from torch import Tensor
 
-from repa.analysis.inputs import encoder_states, open_encoders, split_images
+from repa.analysis.inputs import check_classes, encoder_states, open_encoders, split_images
 from repa.analysis.linear_probe import linear_probes
 from repa.analysis.results import Row
 from repa.analysis.similarity import Representation, compare
@@ -66,6 +66,8 @@ class Analyses:
                 f"--probe-every, --align-every: {len(self.images)} images to look at are too few, "
                 f"{NEIGHBORS + 1} are needed"
             )
+        if options.probe_every:
+            check_classes(self.train, self.images)
         aligned = bool(check_encoder_names(options.enc_type))
         self.row: Row = {
             "subject": "model",
