@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from repa import files
 from repa.errors import RepaError
 from repa.files import read_json_lines
 
@@ -29,3 +30,17 @@ def test_a_whole_last_line_without_a_newline_counts(tmp_path: Path) -> None:
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(RepaError, match="cannot read .*x.jsonl"):
         read_json_lines(tmp_path / "x.jsonl")
+
+
+def test_where_files_cannot_be_locked_nothing_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no locks on this drive")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    with files.locked(tmp_path / "lock"), files.locked(tmp_path / "lock"):
+        pass
+    monkeypatch.setattr(files, "fcntl", None)  # Windows
+    with files.locked(tmp_path / "lock"), files.locked(tmp_path / "lock"):
+        pass

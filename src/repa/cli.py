@@ -57,8 +57,8 @@ def _evaluate(options: EvaluateOptions) -> None:
 
 def _probe(options: ProbeOptions) -> None:
     from repa.analysis.probe import run_probe
-    from repa.analysis.table import print_results
     from repa.report.analysis_charts import write_probe_charts
+    from repa.report.table import print_results
 
     results = run_probe(options)
     if results is not None:  # the first of several processes has them
@@ -68,8 +68,8 @@ def _probe(options: ProbeOptions) -> None:
 
 def _align(options: AlignOptions) -> None:
     from repa.analysis.align import run_align
-    from repa.analysis.table import print_results
     from repa.report.analysis_charts import write_align_charts
+    from repa.report.table import print_results
 
     results = run_align(options)
     if results is not None:

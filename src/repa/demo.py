@@ -235,7 +235,7 @@ def _summary(
         return next(
             row[metric]
             for row in analyzed[kind]["rows"]
-            if row.get("run") == str(run)
+            if row.get("run") == str(run.resolve())
             and (row["step"], row["depth"], row["time"]) == (last["step"], ENCODER_DEPTH, MIDDLE)
         )
 

@@ -11,6 +11,12 @@ from typing import IO, Any
 
 from repa.errors import RepaError
 
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes a file so that any reader, at any moment, sees the old or the new one whole.
@@ -42,6 +48,22 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         with suppress(OSError):
             partial.unlink()
         raise
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Waits until no other process is in such a block with the same lock file, made if need be.
+
+    Where a system or network drive knows no such locks, it does not wait.
+
+    Raises:
+        OSError: if the file cannot be made.
+    """
+    with path.open("a") as file:
+        if fcntl is not None:
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+        yield
 
 
 def to_json(value: Any) -> bytes:

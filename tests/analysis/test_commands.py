@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -252,7 +253,6 @@ def test_a_plain_run_alone_has_no_encoder_to_compare_with(align, runs) -> None:
 
 
 def test_broken_weights_are_said(probe, runs, tmp_path: Path) -> None:
-    import shutil
 
     from safetensors.torch import load_file, save_file
 
@@ -263,3 +263,33 @@ def test_broken_weights_are_said(probe, runs, tmp_path: Path) -> None:
     save_file(weights, copy / "ema.safetensors")
     with pytest.raises(RepaError, match="hidden states are not finite"):
         probe(ckpt=[copy])
+
+
+def test_one_checkpoint_is_looked_at_once_however_it_is_named(
+    probe, runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aligned = runs[1]
+    (tmp_path / "link").symlink_to(aligned)
+    changes = {"depths": 2, "enc_type": "none"}
+    names = [
+        aligned,
+        aligned / ".." / "aligned",
+        tmp_path / "link",
+        aligned / "checkpoints/0000004",
+    ]
+    first = of_models(probe(ckpt=names, **changes))
+    assert [(row["name"], row["run"]) for row in first] == [("aligned", str(aligned.resolve()))]
+    monkeypatch.chdir(aligned.parent)
+    assert of_models(probe(ckpt="aligned", **changes)) == first
+
+
+def test_another_path_for_a_file_that_tells_none_is_another_result(
+    align, runs, tmp_path: Path
+) -> None:
+    file = tmp_path / "weights.pt"
+    torch.save(load_model(runs[1])[0].state_dict(), file)
+    changes = {"ckpt": file, "depths": 2, "enc_type": ENCODER}
+    [linear] = of_models(align(**changes)["rows"])
+    [cosine] = of_models(align(**changes, path_type="cosine")["rows"])
+    assert (linear["path_type"], cosine["path_type"]) == ("linear", "cosine")
+    assert linear["cknna"] != cosine["cknna"]

@@ -135,3 +135,8 @@ def test_only_flows_are_looked_into(emoji: PreparedDataset) -> None:
     model = DiT(input_size=32, patch_size=8, in_channels=3, hidden_size=32, depth=1, num_heads=2)
     with pytest.raises(RepaError, match="only flow-based models"):
         hidden_states(model, emoji, range(4), (1,), Interpolant())
+
+
+def test_tokens_of_half_precision_are_averaged_in_float32() -> None:
+    tokens = torch.randn(3, 16, 5, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert torch.equal(pool_tokens(tokens, range(3), "mean"), tokens.float().mean(1))

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
 from repa.analysis.results import Results, read_results
 from repa.errors import RepaError
+from repa.files import locked
 
 SETTINGS = {"train": "64 images", "seed": 0}
 
@@ -61,6 +63,44 @@ def test_rows_of_a_checkpoint_that_was_trained_anew_are_dropped(tmp_path: Path) 
         (r.get("checkpoint"), r.get("depth"), r.get("fingerprint", "")[:1]) for r in results.rows
     ]
     assert kept == [("run/2", 1, "a"), (None, None, ""), ("run/1", 2, "b")]
+
+
+def test_rows_of_another_path_replace_those_of_a_file_that_tells_none(
+    tmp_path: Path,
+) -> None:
+    open_results(tmp_path).add([row(1, path_type="linear"), row(2, path_type="linear")])
+    later = open_results(tmp_path)
+    assert row(1, path_type="linear") in later
+    assert row(1, path_type="cosine") not in later
+    later.add([row(1, path_type="cosine")])
+    assert [r["path_type"] for r in later.rows] == ["cosine"]
+
+
+def test_calls_at_the_same_time_lose_none_of_each_others_rows(tmp_path: Path) -> None:
+    one, other = open_results(tmp_path), open_results(tmp_path)
+    one.add([row(1)])
+    other.add([row(2)])
+    one.add([row(3)])
+    assert [r["depth"] for r in open_results(tmp_path).rows] == [1, 2, 3]
+    assert row(2) not in one  # what is skipped was decided at the start, on all processes alike
+
+
+def test_a_call_waits_while_another_one_writes(tmp_path: Path) -> None:
+    thread = threading.Thread(target=open_results(tmp_path).add, args=([row(1)],))
+    with locked(tmp_path / ".lock"):
+        thread.start()
+        thread.join(timeout=0.2)
+        assert thread.is_alive()
+        assert not (tmp_path / "probe.json").exists()
+    thread.join(timeout=30)
+    assert row(1) in open_results(tmp_path)
+
+
+def test_a_call_of_other_settings_at_the_same_time_is_refused(tmp_path: Path) -> None:
+    one, other = open_results(tmp_path), open_results(tmp_path, seed=1)
+    one.add([row(1)])
+    with pytest.raises(RepaError, match=r"other settings \(different: seed\)"):
+        other.add([row(2)])
 
 
 def test_other_settings_are_refused_unless_they_shall_replace_the_first(tmp_path: Path) -> None:

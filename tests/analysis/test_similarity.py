@@ -64,6 +64,23 @@ def test_cka_is_that_of_centered_features() -> None:
     assert cka(a + 5, b - 3) == pytest.approx(cka(a, b), rel=1e-5)
 
 
+def test_cka_of_rows_that_hardly_differ_is_that_of_their_differences() -> None:
+    a, b = related()
+    for small in (1e-3, 1e-5):
+        close, scaled = 1 + small * a.double(), small * a.double()
+        assert cka(close, close) == pytest.approx(1, rel=1e-9)
+        assert cka(close, b) == pytest.approx(cka(a, b), rel=1e-6)
+        assert cka(scaled, b) == pytest.approx(cka(a, b), rel=1e-6)
+
+
+def test_rows_that_are_all_the_same_are_like_nothing() -> None:
+    a, _ = related()
+    same = torch.ones(120, 5)
+    assert cka(same, a) == cka(same, same) == cka(same * 0, a) == 0
+    rounded = same + 1e-7 * torch.rand(120, 5)  # the last digit of float32
+    assert compare(Representation(rounded), Representation(a))["cka"] == 0
+
+
 def test_features_that_share_no_neighbor_give_zero() -> None:
     n = 40
     angles = torch.arange(n) * (2 * torch.pi / n)
@@ -103,6 +120,19 @@ def test_neighbors_are_found_once_for_many_comparisons(monkeypatch: pytest.Monke
     assert compare(b, a) == pytest.approx(first, rel=1e-3)  # CKNNA's masks are not symmetric
     assert compare(a, a)["mutual_knn"] == 1
     assert len(calls) == 2
+
+
+def test_self_similarities_are_computed_once_for_many_comparisons(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+    hsic = similarity._sparse_hsic
+    monkeypatch.setattr(similarity, "_sparse_hsic", lambda *args: calls.append(1) or hsic(*args))
+    a, b = (Representation(x) for x in related())
+    compare(a, b)
+    assert len(calls) == 3
+    compare(a, b)
+    assert len(calls) == 4
 
 
 def test_half_precision_features_are_compared_as_float64() -> None:

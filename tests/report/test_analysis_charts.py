@@ -140,3 +140,21 @@ def test_the_commands_figures_come_beside_their_results(tmp_path: Path, analysis
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     assert {"probe-depth-t0.5.svg", "probe-time.png", "cknna-dinov2-vit-b-time.csv"} <= names
     assert {"encoders.csv", "spatial.csv"} <= names
+
+
+def test_runs_of_one_name_have_curves_of_their_own(tmp_path: Path) -> None:
+    rows = [
+        row | {"run": f"{place}/run", "top1": top1}
+        for place, top1 in (("a", 0.25), ("b", 0.5))
+        for row in (probe_row("run", 1), probe_row("run", 2))
+    ]
+    write_probe_charts({"rows": rows}, tmp_path)
+    lines = (tmp_path / "figures" / "probe-depth-t0.5.csv").read_text().splitlines()[1:5]
+    assert [line.split(",")[::2] for line in lines] == [
+        ["a/run", "0.25"], ["a/run", "0.25"], ["b/run", "0.5"], ["b/run", "0.5"]
+    ]  # fmt: skip
+
+
+def test_a_step_below_zero_is_a_step() -> None:
+    """Nothing writes it, and nothing breaks of it."""
+    assert len(probe_charts([probe_row("run", 1, step=1) | {"step": -1}])) == 1

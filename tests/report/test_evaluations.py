@@ -49,6 +49,16 @@ def test_never_is_said(compared) -> None:
     assert found.arrivals[0].sentence("it") == "other does not reach it by step 300"
 
 
+def test_what_is_reached_at_the_start_is_not_compared_in_times(compared) -> None:
+    found = compared({0: 20.0}, {100: 20.0})
+    assert found.arrivals[0].sentence("it") == "other reaches it at step 100"
+
+
+def test_the_start_is_a_step_too(compared) -> None:
+    found = compared({400: 20.0}, {0: 20.0})
+    assert found.arrivals[0].sentence("it") == "other reaches it at step 0"
+
+
 def test_later_is_said(compared) -> None:
     found = compared({400: 20.0}, {400: 25.0, 1000: 20.0})
     assert found.arrivals[0].sentence("it") == "other reaches it at step 1,000, 2.5 times later"
@@ -79,4 +89,4 @@ def test_the_plain_run_is_the_baseline_wherever_it_stands(runs: list[RunRecord])
     plain, repa = runs
     assert baseline_of([repa, plain]) is plain
     assert baseline_of([repa]) is repa
-    assert baseline_of([plain, plain, repa]) is plain
+    assert baseline_of([repa, plain, plain]) is plain

@@ -136,3 +136,16 @@ def test_every_other_run_is_compared_with_the_plain_one(comparison: Comparison) 
     three = replace(comparison, runs=runs)
     subjects = [found.subject.split()[0] for found in verdicts(three)]
     assert subjects == ["repa", "other"]
+
+
+def test_an_analysis_of_other_runs_does_not_hide_what_these_wrote_during_training(
+    comparison: Comparison,
+) -> None:
+    own = [row for run in comparison.runs for row in run.probes]
+    assert own
+    level = {"subject": "pixels", "name": "pixels", "top1": 0.1, "top5": 0.2}
+    others = Analysis([level, probe_row("another", 4)])
+    assert list(Comparison(comparison.runs, others).probes) == [level, *own]
+    assert list(replace(comparison, analysis=Analysis()).probes) == own
+    named = Analysis([probe_row("repa", 4), probe_row("another", 4)])
+    assert list(Comparison(comparison.runs, named).probes) == list(named.probes)

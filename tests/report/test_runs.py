@@ -65,6 +65,7 @@ def test_a_line_that_a_killed_run_left_unfinished_is_ignored(tmp_path: Path) -> 
     [
         ("metrics.jsonl", '{"step": 1}\n{"st\n{"step": 2}\n', "metrics.jsonl is damaged: line 2"),
         ("metrics.jsonl", '{"loss": 1}\n', "metrics.jsonl, line 1: 'step' is None"),
+        ("metrics.jsonl", '{"step": NaN}\n', "metrics.jsonl, line 1: 'step' is nan"),
         ("evaluations.jsonl", '{"step": true}\n', "evaluations.jsonl, line 1: 'step' is True"),
         ("probes.jsonl", '{"step": 1}\n', "probes.jsonl, line 1: 'subject' is None"),
         ("fid.json", '{"network": ', "fid.json is damaged, not JSON"),
@@ -106,6 +107,24 @@ def test_an_analysis_is_read_with_the_runs_names(tmp_path: Path) -> None:
     assert [row["name"] for row in analysis.probes] == ["b/run", "plain", "run", "loose.pt"]
     assert analysis.settings == {"probe": {"seed": 0}}
     assert list(analysis.alignments) == []
+
+
+def test_rows_of_another_run_of_the_same_name_are_not_taken_for_this_ones(tmp_path: Path) -> None:
+    here, there = (write_run(tmp_path / place) for place in ("here/run", "there/run"))
+    runs = read_runs([here])
+
+    def names(*folders: Path) -> list[str]:
+        rows = [probe_row("run", 1) | {"run": str(folder)} for folder in folders]
+        rows.append(probe_row("run", 1) | {"run": None, "checkpoint": "files/run.pt"})
+        content = {"kind": "probe", "settings": {}, "rows": rows}
+        (tmp_path / "probe.json").write_text(json.dumps(content))
+        return [row["name"] for row in read_analysis(tmp_path, runs).probes]
+
+    lost, gone = Path("lost/run"), Path("gone/run")
+    assert names(here, there, lost) == ["run", "there/run", "lost/run", "files/run.pt"]
+    assert names(there) == ["there/run", "files/run.pt"]  # it is there: it was not moved here
+    assert names(lost) == ["run", "files/run.pt"]  # the one that may have been moved here
+    assert names(lost, gone) == ["lost/run", "gone/run", "files/run.pt"]  # nobody knows which
 
 
 def test_an_analysis_that_is_not_there_is_empty(tmp_path: Path) -> None:

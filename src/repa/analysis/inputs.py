@@ -100,6 +100,14 @@ def check_classes(train: Images, test: Images) -> None:
         raise RepaError(f"the images of {name} are all of one class: there is nothing to classify")
     if others != count:
         raise RepaError(f"{name} has {count} classes, {other} (--val-dir) {others}")
+    classes, theirs = (images.dataset.manifest.classes for images in (train, test))
+    # Lists without a common name may be two ways to call the same classes.
+    if classes != theirs and not set(classes).isdisjoint(theirs):
+        label = next(i for i in range(count) if classes[i] != theirs[i])
+        raise RepaError(
+            f"{name} and {other} (--val-dir) differ in their classes: label {label} is "
+            f"{classes[label]!r} in one, {theirs[label]!r} in the other"
+        )
 
 
 def open_encoders(

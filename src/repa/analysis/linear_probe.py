@@ -280,5 +280,5 @@ def _judge(x: Tensor, y: Tensor, rows: Tensor, weights: Tensor) -> tuple[Tensor,
         own = logits.gather(3, labels[:, None, None].expand(*logits.shape[:3], 1))[..., 0]
         losses = logits.logsumexp(3) - own
         sums += torch.stack([hits[..., 0].sum(1), hits.any(3).sum(1), losses.sum(1)])
-    top1, top5, loss = sums / len(rows)
+    top1, top5, loss = sums.double() / len(rows)
     return top1, top5, loss

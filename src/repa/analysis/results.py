@@ -4,7 +4,8 @@
     DIR/KIND.csv     the rows once more, for spreadsheets
 
 A row says what was looked at, and what was found. What is there is not computed again, so a killed
-series of checkpoints continues, and checkpoints join those of earlier calls.
+series of checkpoints continues, and checkpoints join those of earlier calls, or of calls at the
+same time.
 """
 
 from __future__ import annotations
@@ -12,18 +13,21 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from repa.errors import RepaError
-from repa.files import to_json, write_atomically
+from repa.files import locked, to_json, write_atomically
 
 Row = dict[str, Any]
 Kind = Literal["probe", "align"]
 
 # What a row is about; everything else in it was found out, or follows from these.
-IDENTITY = ("subject", "name", "checkpoint", "weights", "fingerprint", "depth", "time", "encoder")
+PLACE = ("subject", "name", "checkpoint", "weights")
+STATE = ("fingerprint", "path_type")  # only one of each place is known: the newest
+IDENTITY = (*PLACE, *STATE, "depth", "time", "encoder")
 
 
 class Results:
@@ -47,25 +51,18 @@ class Results:
         self.folder = folder
         self.kind = kind
         self.settings = json.loads(to_json(settings))  # as they will be read back
+        self.overwrite = overwrite
         self.rows: list[Row] = []
         self.spatial: list[Row] = []
-        found = read_results(folder, kind)
-        if found is None:
-            return
-        if found["settings"] == self.settings:
-            self.rows, self.spatial = found["rows"], found.get("spatial", [])
-        elif not overwrite:
-            theirs = found["settings"]
-            names = theirs.keys() | self.settings.keys()
-            differing = sorted(n for n in names if theirs.get(n) != self.settings.get(n))
-            raise RepaError(
-                f"{folder / kind}.json holds results of other settings (different: "
-                f"{', '.join(differing)}): choose another --output-dir, or --overwrite"
-            )
+        self._read()
+        self._known = {_identity(row) for row in self.rows}
 
     def __contains__(self, row: Row) -> bool:
-        """Whether there is a row about the same."""
-        return _identity(row) in {_identity(known) for known in self.rows}
+        """Whether there was a row about the same at the start.
+
+        All processes agree on that, whatever only the first one adds.
+        """
+        return _identity(row) in self._known
 
     def add(self, rows: Iterable[Row]) -> None:
         """Adds rows, in the place of former ones about the same or about an older state of it.
@@ -75,15 +72,15 @@ class Results:
         """
         new: list[Row] = json.loads(to_json(list(rows)))
         known = {_identity(row) for row in new}
-        current = {_place(row): row.get("fingerprint") for row in new}
-        kept = [
-            row
-            for row in self.rows
-            if _identity(row) not in known
-            and current.get(_place(row), row.get("fingerprint")) == row.get("fingerprint")
-        ]
-        self.rows = kept + new
-        self._write()
+        current = {_of(row, PLACE): _of(row, STATE) for row in new}
+        with self._alone():
+            kept = [
+                row
+                for row in self.rows
+                if _identity(row) not in known
+                and current.get(_of(row, PLACE), _of(row, STATE)) == _of(row, STATE)
+            ]
+            self.rows = kept + new
 
     def add_spatial(self, row: Row) -> None:
         """Adds an encoder's row, in the place of a former one.
@@ -91,23 +88,47 @@ class Results:
         Raises:
             RepaError: if it cannot be written.
         """
-        others = [known for known in self.spatial if known["encoder"] != row["encoder"]]
-        self.spatial = [*others, json.loads(to_json(row))]
-        self._write()
+        new: Row = json.loads(to_json(row))
+        with self._alone():
+            others = [known for known in self.spatial if known["encoder"] != row["encoder"]]
+            self.spatial = [*others, new]
 
     def content(self) -> dict[str, Any]:
         """What the JSON file holds."""
         content = {"kind": self.kind, "settings": self.settings, "rows": self.rows}
         return content | ({"spatial": self.spatial} if self.kind == "align" else {})
 
-    def _write(self) -> None:
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Reads what other calls have added, lets the block change it, and writes it.
+
+        They wait meanwhile, so that no rows are lost.
+        """
         path = self.folder / self.kind
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path.with_suffix(".csv"), _csv(self.rows))
-            write_atomically(path.with_suffix(".json"), to_json(self.content()))
+            with locked(self.folder / ".lock"):
+                self._read()
+                yield
+                write_atomically(path.with_suffix(".csv"), _csv(self.rows))
+                write_atomically(path.with_suffix(".json"), to_json(self.content()))
         except OSError as error:
             raise RepaError(f"--output-dir {self.folder}: {error}") from None
+
+    def _read(self) -> None:
+        found = read_results(self.folder, self.kind)
+        if found is None:
+            return
+        if found["settings"] == self.settings:
+            self.rows, self.spatial = found["rows"], found.get("spatial", [])
+        elif not self.overwrite:
+            theirs = found["settings"]
+            names = theirs.keys() | self.settings.keys()
+            differing = sorted(n for n in names if theirs.get(n) != self.settings.get(n))
+            raise RepaError(
+                f"{self.folder / self.kind}.json holds results of other settings (different: "
+                f"{', '.join(differing)}): choose another --output-dir, or --overwrite"
+            )
 
 
 def read_results(folder: Path, kind: Kind) -> dict[str, Any] | None:
@@ -131,12 +152,11 @@ def read_results(folder: Path, kind: Kind) -> dict[str, Any] | None:
 
 
 def _identity(row: Row) -> tuple[Any, ...]:
-    return tuple(row.get(name) for name in IDENTITY)
+    return _of(row, IDENTITY)
 
 
-def _place(row: Row) -> tuple[Any, ...]:
-    """Where the weights came from: others found there replace those that a row is about."""
-    return tuple(row.get(name) for name in ("subject", "name", "checkpoint", "weights"))
+def _of(row: Row, names: Iterable[str]) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in names)
 
 
 def _csv(rows: list[Row]) -> bytes:

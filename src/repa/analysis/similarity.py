@@ -16,7 +16,8 @@ from torch import Tensor
 from repa.errors import RepaError
 
 BLOCK = 1024  # rows of the kernel in memory at a time
-EPSILON = 1e-6  # of the published definition: no division by zero
+EPSILON = 1e-6  # of the published definition of CKNNA: no division by zero
+CONSTANT = 1e-12  # share of the rows' squares below which what varies is float32's rounding
 
 
 class Representation:
@@ -86,9 +87,13 @@ class Representation:
 
     @cached_property
     def linear_hsic(self) -> Tensor:
-        """Biased HSIC, tr(K H K H) without its factor, of the whole kernel with itself."""
+        """Biased HSIC, tr(K H K H) without its factor, of the whole kernel with itself.
+
+        0 if the rows are all the same.
+        """
         x = self.centered()
-        return (x.T @ x).square().sum()
+        varies = x.square().sum() > CONSTANT * self.rows().square().sum()
+        return (x.T @ x).square().sum() * varies
 
     @cached_property
     def _nearest(self) -> tuple[Tensor, Tensor]:
@@ -147,7 +152,8 @@ def cknna(features_a: Tensor, features_b: Tensor, k: int = 10) -> float:
 def cka(features_a: Tensor, features_b: Tensor) -> float:
     """Linear centered kernel alignment with the biased HSIC (Kornblith et al., ICML 2019).
 
-    Args and errors as in `cknna`; in [0, 1], 1 for features equal up to rotation and scale.
+    Args and errors as in `cknna`; in [0, 1], 1 for features equal up to rotation and scale, 0 if
+    the rows of one are all the same.
     """
     return _cka(*_paired(features_a, features_b, 1))
 
@@ -188,7 +194,8 @@ def _cknna(a: Representation, b: Representation) -> float:
 
 def _cka(a: Representation, b: Representation) -> float:
     cross = (a.centered().T @ b.centered()).square().sum()
-    return (cross / ((a.linear_hsic * b.linear_hsic).sqrt() + EPSILON)).item()
+    scale = (a.linear_hsic * b.linear_hsic).sqrt()
+    return (cross / scale).item() if scale > 0 else 0.0
 
 
 def _mutual_knn(a: Representation, b: Representation) -> float:

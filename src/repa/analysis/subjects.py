@@ -80,14 +80,14 @@ class Subject:
 
 
 def find_checkpoints(options: SubjectOptions, processes: PartialState) -> list[Path]:
-    """The checkpoints that `--ckpt` names, in its order.
+    """The checkpoints that `--ckpt` names, in its order, once each however they are named.
 
     Raises:
         RepaError: if there is none of a name.
     """
     with processes.main_process_first():  # the others wait while one downloads the released one
         found = [
-            checkpoint
+            checkpoint.resolve()  # rows are found again from wherever the next call is made
             for path in options.ckpt or ()
             for checkpoint in (locate_all(path) if options.every_checkpoint else [locate(path)])
         ]
@@ -113,11 +113,12 @@ def open_subjects(
         depths = list(dict.fromkeys(options.depths or range(1, model.depth + 1)))
         if max(depths) > model.depth:
             raise RepaError(f"--depths {max(depths)}: {path} has {model.depth} blocks")
+        path_of_training = path_type(state, options.path_type)
         yield Subject(
-            row=_row(path, model, state, options.raw_weights),
+            row=_row(path, model, state, options.raw_weights) | {"path_type": path_of_training},
             model=model.to(processes.device),
             depths=depths,
-            interpolant=Interpolant(path_type(state, options.path_type)),
+            interpolant=Interpolant(path_of_training),
             processes=processes,
             precision=precision,
             batch_size=options.batch_size,

@@ -7,7 +7,14 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from repa.config.base import PRECISION, Precision, Probability, RunOptions, Several
+from repa.config.base import (
+    PRECISION,
+    DeviceOptions,
+    Precision,
+    Probability,
+    RunOptions,
+    Several,
+)
 from repa.config.sample import CheckpointOptions
 
 
@@ -36,7 +43,7 @@ class SubjectOptions(CheckpointOptions):
     )
 
 
-class WorkOptions(RunOptions):
+class WorkOptions(DeviceOptions):
     """Work and result"""
 
     batch_size: PositiveInt = Field(64, description="images at a time, on each process")
@@ -47,7 +54,7 @@ class WorkOptions(RunOptions):
     )
 
 
-class ProbeOptions(SubjectOptions, WorkOptions):
+class ProbeOptions(SubjectOptions, WorkOptions, RunOptions):
     """Train linear classifiers on the hidden states of checkpoints, block by block."""
 
     data_dir: Path = Field(description="prepared dataset whose images train the classifiers")
@@ -57,6 +64,15 @@ class ProbeOptions(SubjectOptions, WorkOptions):
     )  # fmt: skip
     train_images: PositiveInt = Field(50_000, description="at most, evenly spread")
     val_images: PositiveInt = Field(10_000, description="at most, evenly spread")
+
+    @model_validator(mode="after")
+    def _test_images_do_not_train(self) -> ProbeOptions:
+        if self.val_dir is not None and self.val_dir.resolve() == self.data_dir.resolve():
+            raise ValueError(
+                "--val-dir is --data-dir: leave it out, then every fifth image tests and does not "
+                "train"
+            )
+        return self
 
 
 class AlignOptions(SubjectOptions, WorkOptions):

@@ -12,6 +12,7 @@ from typing import Any
 
 from repa.report.charts import Chart, Mark, Series, Table, file_name, shown, styles
 from repa.report.figures import write_chart, write_table
+from repa.report.names import named_rows
 
 Row = Mapping[str, Any]
 MIDDLE = 0.5  # the time that stands for all where only one is shown, as in the paper
@@ -52,7 +53,7 @@ def write_probe_charts(results: Mapping[str, Any], folder: Path) -> None:
     Raises:
         RepaError: if they cannot be written.
     """
-    for chart in probe_charts(results["rows"]):
+    for chart in probe_charts(named_rows(results["rows"])):
         write_chart(chart, folder / "figures")
 
 
@@ -62,7 +63,7 @@ def write_align_charts(results: Mapping[str, Any], folder: Path) -> None:
     Raises:
         RepaError: if they cannot be written.
     """
-    for chart in align_charts(results["rows"]):
+    for chart in align_charts(named_rows(results["rows"])):
         write_chart(chart, folder / "figures")
     for table in (encoder_table(results["rows"]), spatial_table(results.get("spatial", ()))):
         if table is not None:
@@ -141,7 +142,7 @@ def newest(rows: Iterable[Row]) -> list[Row]:
     rows = list(rows)
     last: dict[str, int] = {}
     for row in rows:
-        last[subject(row)] = max(row["step"], last.get(subject(row), 0))
+        last[subject(row)] = max(row["step"], last.get(subject(row), row["step"]))
     return [row for row in rows if row["step"] == last[subject(row)]]
 
 

@@ -17,7 +17,8 @@ class Comparison:
     """Runs, and what was found out about them.
 
     Rows of the analysis folder come first: they are of all depths and of more images. Those that
-    runs wrote during training serve where it has none, and for what it tells of one step only.
+    runs wrote during training serve where it has none about them, and for what it tells of one
+    step only.
     """
 
     runs: Sequence[RunRecord]
@@ -31,14 +32,16 @@ class Comparison:
     @property
     def probes(self) -> Sequence[Row]:
         """Rows of probes."""
-        rows, own = self.analysis.probes, [row for run in self.runs for row in run.probes]
-        return rows if model_rows(rows) else [*rows, *own]
+        return self._about_runs(
+            self.analysis.probes, [row for run in self.runs for row in run.probes]
+        )
 
     @property
     def alignments(self) -> Sequence[Row]:
         """Rows of similarities."""
-        rows, own = self.analysis.alignments, [row for run in self.runs for row in run.alignments]
-        return rows if model_rows(rows) else [*rows, *own]
+        return self._about_runs(
+            self.analysis.alignments, [row for run in self.runs for row in run.alignments]
+        )
 
     def between(self, runs: Sequence[RunRecord]) -> Comparison:
         """The same of some of the runs."""
@@ -67,6 +70,13 @@ class Comparison:
             own = [row for run in self.runs for row in run.probes]
             rows = [*(row for row in rows if row["subject"] != "model"), *own] if own else rows
         return accuracy_charts(self.runs, rows)
+
+    def _about_runs(self, rows: Sequence[Row], own: Sequence[Row]) -> Sequence[Row]:
+        """Rows of the analysis if it looked at a run, else the runs' own; they are not mixed."""
+        names = {run.name for run in self.runs}
+        if not own or any(row["name"] in names for row in model_rows(rows)):
+            return rows
+        return [*(row for row in rows if row["subject"] != "model"), *own]
 
     def _with_training(
         self,

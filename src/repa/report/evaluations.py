@@ -43,7 +43,7 @@ class Arrival:
         run: its name.
         step: the first evaluated step with a distance not above the target; None if there is none.
         times: how many times sooner than the other run, which first got there itself maybe before
-            its last step; below 1 is later.
+            its last step; below 1 is later. None without a step, or if one of the two is 0.
         last_step: the last evaluated step of the run.
     """
 
@@ -54,13 +54,16 @@ class Arrival:
 
     def sentence(self, target: str) -> str:
         """The finding in words, without a period; `target` names what was to be reached."""
-        if self.step is None or self.times is None:
+        if self.step is None:
             return f"{self.run} does not reach {target} by step {shown(self.last_step)}"
+        reached = f"{self.run} reaches {target} at step {shown(self.step)}"
+        if self.times is None:
+            return reached
         if self.times > 1:
             how = f"{self.times:.1f} times sooner"
         else:
             how = "as soon" if self.times == 1 else f"{1 / self.times:.1f} times later"
-        return f"{self.run} reaches {target} at step {shown(self.step)}, {how}"
+        return f"{reached}, {how}"
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,9 @@ class SpeedUp:
 
 
 def baseline_of(runs: Sequence[RunRecord]) -> RunRecord:
-    """The run without alignment; the first one, if there are several or none."""
+    """The first run without alignment; without any, the first one."""
     plain = [run for run in runs if not run.is_aligned]
-    return plain[0] if len(plain) == 1 else runs[0]
+    return plain[0] if plain else runs[0]
 
 
 def protocols(runs: Sequence[RunRecord]) -> list[Protocol]:
@@ -136,7 +139,7 @@ def speed_up(runs: Sequence[RunRecord], protocol: Protocol) -> SpeedUp | None:
         if run is baseline or not reached:
             continue
         step = min((step for step, value in reached.items() if value <= target), default=None)
-        times = own_step / step if step else None
+        times = own_step / step if step and own_step else None
         arrivals.append(Arrival(run.name, step, times, max(reached)))
     return SpeedUp(baseline.name, key, target, tuple(arrivals)) if arrivals else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
@@ -13,6 +14,7 @@ import yaml
 
 from repa.errors import RepaError
 from repa.files import read_json_lines
+from repa.report.names import named_rows, names_of, printable
 
 Line = dict[str, Any]
 
@@ -99,7 +101,7 @@ def read_runs(folders: Sequence[Path]) -> list[RunRecord]:
         if places.count(place) > 1:
             raise RepaError(f"{folder} is given twice: name each run once")
     runs = []
-    for folder, name in zip(folders, _names(places), strict=True):
+    for folder, name in zip(folders, names_of(places), strict=True):
         run = _read_run(folder)
         probes, alignments = (
             [row | {"name": name} for row in rows] for rows in (run.probes, run.alignments)
@@ -116,9 +118,10 @@ def read_analysis(folder: Path, runs: Sequence[RunRecord]) -> Analysis:
     """
     found = {kind: _read_results(folder / f"{kind}.json", kind) for kind in ROW_KEYS}
     probe, align = found["probe"], found["align"]
+    names = {run.folder.resolve(): run.name for run in runs}
     return Analysis(
-        _named(probe.get("rows", []), runs),
-        _named(align.get("rows", []), runs),
+        named_rows(probe.get("rows", []), names),
+        named_rows(align.get("rows", []), names),
         align.get("spatial") or [],
         {kind: content["settings"] for kind, content in found.items() if content},
     )
@@ -132,7 +135,7 @@ def _read_run(folder: Path) -> RunRecord:
         raise RepaError(
             f"{folder} is no run: it has no config.yaml (expected a folder that `repa train` wrote)"
         )
-    name = _printable(folder.resolve().name)
+    name = printable(folder.resolve().name)
     pictures = [path for path in (folder / "previews").glob("*.png") if path.stem.isdecimal()]
     return RunRecord(
         name,
@@ -180,7 +183,7 @@ def _read_evaluations(folder: Path) -> dict[str, Line]:
     for path in sorted(folder.glob("*.json")):
         value = _read_json(path)
         if isinstance(value, dict) and {"network", "samples", "reference"} <= value.keys():
-            found[_printable(path.name)] = value
+            found[printable(path.name)] = value
     return found
 
 
@@ -231,43 +234,8 @@ def _check(value: Any, expected: Mapping[str, type], where: str) -> None:
     if not isinstance(value, dict):
         raise RepaError(f"{where}: expected an object, found {type(value).__name__}")
     for name, kind in expected.items():
-        if not isinstance(value.get(name), kind) or isinstance(value[name], bool):
+        found: Any = value.get(name)
+        fits = isinstance(found, kind) and not isinstance(found, bool)
+        if not fits or (kind is Real and not math.isfinite(found)):
             what = "a number" if kind is Real else "text"
-            raise RepaError(f"{where}: {name!r} is {value.get(name)!r}, expected {what}")
-
-
-def _named(rows: Sequence[Line], runs: Sequence[RunRecord]) -> list[Line]:
-    """Rows with the names that their runs have here, found by folder, else by name.
-
-    A path in a row may be relative to where the analysis ran, so a name that fits one run fits.
-    """
-    by_folder = {run.folder.resolve(): run.name for run in runs}
-    by_name: dict[str, list[str]] = {}
-    for run in runs:
-        by_name.setdefault(_printable(run.folder.resolve().name), []).append(run.name)
-    named = []
-    for row in rows:
-        name = _printable(row["name"])
-        if row["subject"] == "model" and isinstance(row.get("run"), str):
-            alike = by_name.get(name, [])
-            fallback = alike[0] if len(alike) == 1 else name
-            name = by_folder.get(Path(row["run"]).resolve(), fallback)
-        named.append({**row, "name": name})
-    return named
-
-
-def _names(places: Sequence[Path]) -> list[str]:
-    """The folders' names; where some are the same, with as much of the path before as tells."""
-    for length in range(1, max(len(place.parts) for place in places) + 1):
-        names = [_printable("/".join(place.parts[-length:])) for place in places]
-        if len(set(names)) == len(names):
-            break
-    return [
-        name if [p.name for p in places].count(place.name) > 1 else _printable(place.name)
-        for place, name in zip(places, names, strict=True)
-    ]
-
-
-def _printable(text: str) -> str:
-    """The text in one line that any file can hold."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+            raise RepaError(f"{where}: {name!r} is {found!r}, expected {what}")

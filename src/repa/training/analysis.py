@@ -78,6 +78,7 @@ class Analyses:
             "weights": "ema",
             "fingerprint": None,
             "encoder_depth": options.encoder_depth if aligned else None,
+            "path_type": options.path_type,
         }
         self.targets = self._open_targets() if options.align_every else {}
         if accelerator.is_main_process:
