@@ -65,7 +65,7 @@ def test_figures_and_numbers_of_the_analysis_are_files(demo: Path) -> None:
         assert {row["depth"] for row in models} == set(range(1, 7))
         assert all(math.isfinite(row[metric]) for row in models)
     for ending in ("svg", "png", "csv"):
-        assert (demo / "figures" / f"top1-depth-t0.5.{ending}").stat().st_size > 100
+        assert (demo / "figures" / f"probe-depth-t0.5.{ending}").stat().st_size > 100
 
 
 def test_a_repeated_demo_changes_nothing_it_measured(demo: Path) -> None:
