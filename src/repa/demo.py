@@ -133,6 +133,8 @@ def _prepare(out: Path, split: str, device: torch.device) -> PreparedDataset:
 
 def _keep_reference(out: Path, device: torch.device) -> None:
     """What the judge says of the training images, once for all evaluations."""
+    if (out / REFERENCE).exists():
+        return
     network = create_network(JUDGE).to(device)
     reference = load_reference(out / "data" / "train", network, device, BATCH)
     save_reference(out / REFERENCE, reference, network)

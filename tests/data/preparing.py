@@ -18,15 +18,19 @@ SMALL_SHARDS = 4
 
 
 class Averages(Encoder):
-    """A stand-in for an encoder that costs nothing: averages of 4x4 patches."""
+    """A stand-in for an encoder that costs nothing: averages of 4x4 patches.
 
-    def __init__(self, fail_at: int = -1, name: str = "averages"):
+    From call `fail_at` on it fails: a shard behind the failed one, which a thread may have begun
+    by then, is not done either.
+    """
+
+    def __init__(self, fail_at: int | None = None, name: str = "averages"):
         super().__init__(name, nn.Identity(), 3, 16, 4, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
         self.fail_at, self.calls = fail_at, 0
 
     def tokens(self, pixels: Tensor) -> Tensor:
         self.calls += 1
-        if self.calls == self.fail_at:
+        if self.fail_at is not None and self.calls >= self.fail_at:
             raise RuntimeError("the machine is on fire")
         return nn.functional.avg_pool2d(pixels, 4).flatten(2).transpose(1, 2)
 
