@@ -15,7 +15,7 @@ def test_columns_are_told_apart(capsys: pytest.CaptureFixture) -> None:
     rows = [row("a/run", top1=0.1), row("b/run", top1=0.2), row("b/run", "raw", top1=0.3)]
     print_results({"kind": "probe", "rows": rows})
     _, _, names, _, numbers = capsys.readouterr().out.splitlines()
-    assert names.split()[4:] == ["a/run", "b/run", "b/run", "(raw)"]
+    assert names.split()[4:] == ["a/run", "b/run", "b/run,", "raw", "weights"]
     assert numbers.split() == ["block", "1", "0.1000", "0.2000", "0.3000"]
 
 
