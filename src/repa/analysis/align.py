@@ -34,8 +34,8 @@ def run_align(options: AlignOptions) -> dict[str, Any] | None:
     """Compares hidden states of each checkpoint, time and block with each encoder.
 
     Also the encoders with each other, and of each encoder how its tokens are arranged in space.
-    Writes `align.json` and `align.csv`. Started on several processes, each
-    computes a share of the hidden states and tokens, and the first one compares.
+    Writes `align.json` and `align.csv`. Started on several processes, each computes a share of the
+    hidden states and tokens, and the first one compares.
 
     Returns:
         What the JSON file holds; None on other processes than the first.

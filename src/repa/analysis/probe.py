@@ -23,7 +23,7 @@ from repa.analysis.targets import pixel_features
 from repa.config import ProbeOptions
 from repa.data import open_dataset
 from repa.devices import pick_precision
-from repa.processes import on_main, start_processes
+from repa.processes import gather_rows, on_main, start_processes
 
 
 def run_probe(options: ProbeOptions) -> dict[str, Any] | None:
@@ -66,7 +66,8 @@ def run_probe(options: ProbeOptions) -> dict[str, Any] | None:
 
     pixels: Row = {"subject": "pixels", "name": "pixels"}
     if pixels not in results:
-        classify([pixels], *(pixel_features(i.dataset, i.indices)[None] for i in (train, test)))
+        shares = (pixel_features(i.dataset, i.share(processes)) for i in (train, test))
+        classify([pixels], *(gather_rows(own)[None] for own in shares))
     lacking = [n for n in names if {"subject": "encoder", "name": n} not in results]
     datasets = (train.dataset, test.dataset)
     encoders = open_encoders(lacking, datasets, options.encoder_weights, processes)
