@@ -1,7 +1,12 @@
 import pytest
 import torch
 
-from repa.alignment import cosine_alignment_loss
+from repa.alignment import (
+    ConvProjectionHead,
+    cosine_alignment_loss,
+    nt_xent_alignment_loss,
+    spatial_normalization,
+)
 from repa.diffusion import Interpolant
 from repa.errors import RepaError
 from repa.models import SiT
@@ -51,6 +56,26 @@ def test_alignment_is_averaged_over_encoders_and_weighted() -> None:
     torch.testing.assert_close(
         losses["loss"], losses["denoising_loss"] + 0.3 * losses["alignment_loss"]
     )
+
+
+def test_head_loss_and_normalization_can_be_chosen() -> None:
+    module = TrainingModule(
+        model(),
+        Interpolant(),
+        [24],
+        encoder_depth=2,
+        projection_layer="conv",
+        projection_loss="nt-xent",
+        zscore_alpha=0.5,
+    )
+    assert isinstance(module.heads[0], ConvProjectionHead)
+    b = batch((24,))
+    x_t, _ = Interpolant().interpolate(b.x, b.noise, b.time_uniform)
+    y = module.model.drop_labels(b.y, b.drop_uniform)
+    _, hidden = module.model(x_t, b.time_uniform, y, capture=(2,))
+    target = spatial_normalization(b.targets[0], 0.5)
+    expected = nt_xent_alignment_loss(module.heads[0](hidden[2]), target)
+    torch.testing.assert_close(module(b)["alignment_loss"], expected)
 
 
 def test_alignment_reaches_the_blocks_up_to_its_depth_and_no_further() -> None:

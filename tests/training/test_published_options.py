@@ -72,6 +72,10 @@ def test_an_earlier_step_can_be_chosen(options) -> None:
         ({"resume_step": 2, "num_classes": 1000}, "different: --num-classes, 9 there"),
         ({"resume_step": 2, "legacy": True}, "different: --cfg-prob or --legacy, 0.1 there"),
         ({"resume_step": 2, "projector_dim": 64}, "different: --projector-dim"),
+        (
+            {"resume_step": 2, "projection_layer_type": "conv"},
+            "different: --projection-layer-type",
+        ),
     ],
 )
 def test_a_step_that_cannot_be_continued_is_refused(options, changes, message) -> None:

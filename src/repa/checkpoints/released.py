@@ -110,7 +110,15 @@ def released_content(
     """What the release would have saved: with modern names, and options as a dict.
 
     What came as a state dict alone becomes one again. Heads that have no average stand for it.
+
+    Raises:
+        RepaError: if the heads are convolutions, which the release cannot load.
     """
+    if state.options.get("projection_layer_type") == "conv" and "heads" in parts:
+        raise RepaError(
+            f"{path}: its projection heads are convolutions (--projection-layer-type conv), which "
+            "the release does not have"
+        )
     order = list(build_model(state, path, "meta").state_dict())
     heads = dict(parts.get("heads", {}))
     ema_heads = dict(parts["ema_heads"]) if "ema_heads" in parts else heads

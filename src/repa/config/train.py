@@ -71,6 +71,16 @@ class AlignmentOptions(Options):
     encoder_depth: PositiveInt = Field(8, description="block whose output is aligned, from 1")
     proj_coeff: NonNegativeFloat = Field(0.5, description="weight of the alignment loss")
     projector_dim: PositiveInt = Field(2048, description="inner width of the projection heads")
+    projection_layer_type: Literal["mlp", "conv"] = Field(
+        "mlp", description="projection heads: REPA's MLP, or a 3x3 convolution (iREPA)"
+    )
+    projection_loss_type: Literal["cosine", "nt-xent"] = Field(
+        "cosine", description="alignment loss; nt-xent tells the tokens of an image apart"
+    )
+    spnorm_method: Literal["none", "zscore"] = Field(
+        "none", description="normalization of the targets over each image's tokens (iREPA)"
+    )
+    zscore_alpha: Probability = Field(1.0, description="share of their mean that zscore takes away")
 
 
 class ObjectiveOptions(Options):

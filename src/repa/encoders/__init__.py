@@ -9,6 +9,7 @@ import torch
 
 from repa.encoders.base import Description, Encoder, Family, resample_tokens
 from repa.encoders.efficientnet import EFFICIENTNETS, EfficientNetEncoder
+from repa.encoders.pixels import PixelEncoder
 from repa.encoders.vit import VITS, ViTEncoder
 from repa.errors import RepaError
 
@@ -16,6 +17,7 @@ from repa.errors import RepaError
 ENCODERS: dict[str, Family] = {
     **dict.fromkeys(EFFICIENTNETS, EfficientNetEncoder),
     **dict.fromkeys(VITS, ViTEncoder),
+    "pixels": PixelEncoder,
 }
 
 

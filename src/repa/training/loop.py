@@ -59,6 +59,9 @@ def train(options: TrainOptions) -> Path:
         options.proj_coeff,
         options.weighting,
         options.projector_dim,
+        options.projection_layer_type,
+        options.projection_loss_type,
+        options.zscore_alpha if options.spnorm_method == "zscore" else None,
     ).to(device)
     ema = EMA(model, options.ema_decay)
     optimizer = build_optimizer(options, module)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from repa.alignment import cosine_alignment_loss, projection_heads
+from repa.alignment import ALIGNMENT_LOSSES, projection_heads, spatial_normalization
+from repa.alignment.heads import ProjectionLayer
 from repa.diffusion import Interpolant, velocity_loss
 from repa.diffusion.interpolant import Weighting
 from repa.errors import RepaError
@@ -49,7 +50,11 @@ class TrainingModule(nn.Module):
         encoder_depth: block after which the hidden state is aligned, from 1.
         proj_coeff: weight of the alignment loss.
         weighting: distribution of the training times.
-        projector_dim: inner width of the heads.
+        projector_dim: inner width of the heads, if they are MLPs.
+        projection_layer: what the heads are, "mlp" (REPA) or "conv" (iREPA).
+        projection_loss: a key of `repa.alignment.ALIGNMENT_LOSSES`.
+        zscore_alpha: targets are normalized over each image's tokens, less so much of their mean
+            (`repa.alignment.spatial_normalization`); None takes them as they are.
 
     Raises:
         RepaError: if the model has no such depth.
@@ -64,12 +69,19 @@ class TrainingModule(nn.Module):
         proj_coeff: float = 0.5,
         weighting: Weighting = "uniform",
         projector_dim: int = 2048,
+        projection_layer: ProjectionLayer = "mlp",
+        projection_loss: str = "cosine",
+        zscore_alpha: float | None = None,
     ):
         super().__init__()
         if target_dims and not 1 <= encoder_depth <= model.depth:
             raise RepaError(f"--encoder-depth {encoder_depth}: the model has {model.depth} blocks")
         self.model = model
-        self.heads = projection_heads(model.hidden_size, target_dims, projector_dim)
+        self.heads = projection_heads(
+            model.hidden_size, target_dims, projector_dim, projection_layer
+        )
+        self.alignment_loss = ALIGNMENT_LOSSES[projection_loss]
+        self.zscore_alpha = zscore_alpha
         self.interpolant = interpolant
         self.encoder_depth = encoder_depth
         self.proj_coeff = proj_coeff
@@ -87,11 +99,16 @@ class TrainingModule(nn.Module):
         if not self.heads:
             return {"loss": denoising, "denoising_loss": denoising}
 
-        h = hidden[self.encoder_depth]
-        pairs = zip(self.heads, batch.targets, strict=True)
-        alignment = torch.stack([cosine_alignment_loss(head(h), y) for head, y in pairs]).mean()
+        alignment = self._alignment(hidden[self.encoder_depth], batch.targets)
         return {
             "loss": denoising + self.proj_coeff * alignment,
             "denoising_loss": denoising,
             "alignment_loss": alignment,
         }
+
+    def _alignment(self, hidden: Tensor, targets: Sequence[Tensor]) -> Tensor:
+        """The alignment loss, averaged over encoders."""
+        if self.zscore_alpha is not None:
+            targets = [spatial_normalization(tokens, self.zscore_alpha) for tokens in targets]
+        pairs = zip(self.heads, targets, strict=True)
+        return torch.stack([self.alignment_loss(head(hidden), y) for head, y in pairs]).mean()

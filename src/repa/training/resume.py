@@ -14,7 +14,15 @@ from repa.data import ImageDataset
 from repa.errors import RepaError
 
 # Options that a run keeps, besides its model and data.
-KEPT = ("seed", "enc_type", "encoder_depth", "projector_dim", "path_type", "batch_size")
+KEPT = (
+    "seed",
+    "enc_type",
+    "encoder_depth",
+    "projector_dim",
+    "projection_layer_type",
+    "path_type",
+    "batch_size",
+)
 FLAGS = {  # that decide on arguments of the model
     "num_classes": "--num-classes",
     "class_dropout_prob": "--cfg-prob or --legacy",
