@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from repa.alignment import (
     ALIGNMENT_LOSSES,
+    ChannelNormalization,
     ConvProjectionHead,
     ProjectionHead,
     cosine_alignment_loss,
@@ -98,6 +99,21 @@ def test_a_share_of_the_mean_may_stay() -> None:
 
 def test_an_image_of_equal_tokens_gives_zeros() -> None:
     assert torch.equal(spatial_normalization(torch.ones(1, 4, 3)), torch.zeros(1, 4, 3))
+
+
+def test_channel_normalization_keeps_what_tells_images_apart() -> None:
+    scale = torch.tensor([1.0, 5.0, 0.0])  # the last channel says nothing
+    tokens = torch.randn(40, 16, 3) * scale + torch.tensor([100.0, -3.0, 7.0])
+    normalize = ChannelNormalization.fit(tokens.split(7))
+    torch.testing.assert_close(normalize.mean, tokens.mean((0, 1)), atol=1e-4, rtol=1e-5)
+    expected = tokens.flatten(0, 1).std(0, correction=0)
+    torch.testing.assert_close(normalize.std, expected, atol=1e-5, rtol=1e-4)
+    normalized = normalize(tokens.half())
+    assert normalized.dtype == torch.float32
+    assert normalized.isfinite().all()
+    of_images = normalize(tokens).mean(1)[:, :2]  # (40, 2)
+    assert of_images.abs().min() > 0
+    torch.testing.assert_close(of_images.mean(0), torch.zeros(2), atol=1e-4, rtol=0)
 
 
 def test_a_head_has_three_layers_of_the_given_widths() -> None:

@@ -5,7 +5,6 @@ from repa.alignment import (
     ConvProjectionHead,
     cosine_alignment_loss,
     nt_xent_alignment_loss,
-    spatial_normalization,
 )
 from repa.diffusion import Interpolant
 from repa.errors import RepaError
@@ -58,7 +57,7 @@ def test_alignment_is_averaged_over_encoders_and_weighted() -> None:
     )
 
 
-def test_head_loss_and_normalization_can_be_chosen() -> None:
+def test_head_and_loss_can_be_chosen() -> None:
     module = TrainingModule(
         model(),
         Interpolant(),
@@ -66,15 +65,13 @@ def test_head_loss_and_normalization_can_be_chosen() -> None:
         encoder_depth=2,
         projection_layer="conv",
         projection_loss="nt-xent",
-        zscore_alpha=0.5,
     )
     assert isinstance(module.heads[0], ConvProjectionHead)
     b = batch((24,))
     x_t, _ = Interpolant().interpolate(b.x, b.noise, b.time_uniform)
     y = module.model.drop_labels(b.y, b.drop_uniform)
     _, hidden = module.model(x_t, b.time_uniform, y, capture=(2,))
-    target = spatial_normalization(b.targets[0], 0.5)
-    expected = nt_xent_alignment_loss(module.heads[0](hidden[2]), target)
+    expected = nt_xent_alignment_loss(module.heads[0](hidden[2]), b.targets[0])
     torch.testing.assert_close(module(b)["alignment_loss"], expected)
 
 

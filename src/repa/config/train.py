@@ -77,10 +77,11 @@ class AlignmentOptions(Options):
     projection_loss_type: Literal["cosine", "nt-xent"] = Field(
         "cosine", description="alignment loss; nt-xent tells the tokens of an image apart"
     )
-    spnorm_method: Literal["none", "zscore"] = Field(
-        "none", description="normalization of the targets over each image's tokens (iREPA)"
+    target_norm: Literal["none", "spatial", "channel"] = Field(
+        "none",
+        description="z-scores of the target's channels: over the tokens of each image (iREPA's "
+        "spatial normalization), or over the dataset",
     )
-    zscore_alpha: Probability = Field(1.0, description="share of their mean that zscore takes away")
 
 
 class ObjectiveOptions(Options):

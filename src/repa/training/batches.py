@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ class BatchMaker:
         encoders: the encoders to compute, by name.
         grid_size: tokens a side of the backbone.
         device: of the batch.
+        normalizations: what is done to the tokens, by encoder; those of others stay as they are.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class BatchMaker:
         encoders: Mapping[str, Encoder],
         grid_size: int,
         device: torch.device,
+        normalizations: Mapping[str, Callable[[Tensor], Tensor]],
     ):
         self.autoencoder = manifest.autoencoder
         self.encoder_names = encoder_names
         self.encoders = encoders
         self.grid_size = grid_size
         self.device = device
+        self.normalizations = normalizations
         pixels = self.autoencoder.name == "pixel"
         self.keys = {"label", "image" if pixels else "latent"}
         if encoders:
@@ -68,6 +71,8 @@ class BatchMaker:
     def _targets(self, arrays: Mapping[str, Tensor]) -> Iterator[Tensor]:
         for name in self.encoder_names:
             if name in self.encoders:
-                yield self.encoders[name](arrays["image"])
+                tokens = self.encoders[name](arrays["image"])
             else:
-                yield resample_tokens(unpack_features(name, arrays), self.grid_size)
+                tokens = resample_tokens(unpack_features(name, arrays), self.grid_size)
+            normalize = self.normalizations.get(name)
+            yield normalize(tokens) if normalize else tokens

@@ -61,7 +61,6 @@ def train(options: TrainOptions) -> Path:
         options.projector_dim,
         options.projection_layer_type,
         options.projection_loss_type,
-        options.zscore_alpha if options.spnorm_method == "zscore" else None,
     ).to(device)
     ema = EMA(model, options.ema_decay)
     optimizer = build_optimizer(options, module)

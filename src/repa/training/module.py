@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from repa.alignment import ALIGNMENT_LOSSES, projection_heads, spatial_normalization
+from repa.alignment import ALIGNMENT_LOSSES, projection_heads
 from repa.alignment.heads import ProjectionLayer
 from repa.diffusion import Interpolant, velocity_loss
 from repa.diffusion.interpolant import Weighting
@@ -29,7 +29,8 @@ class Batch:
         y: labels (N,), int64.
         noise: standard normal (N, C, H, W), float32.
         time_uniform, drop_uniform: uniform numbers (N,) in [0, 1) for time and label dropout.
-        targets: tokens (N, T, D) of each encoder, in the order of the heads.
+        targets: tokens (N, T, D) of each encoder, normalized if they are to be, in the order of
+            the heads.
     """
 
     x: Tensor
@@ -53,8 +54,6 @@ class TrainingModule(nn.Module):
         projector_dim: inner width of the heads, if they are MLPs.
         projection_layer: what the heads are, "mlp" (REPA) or "conv" (iREPA).
         projection_loss: a key of `repa.alignment.ALIGNMENT_LOSSES`.
-        zscore_alpha: targets are normalized over each image's tokens, less so much of their mean
-            (`repa.alignment.spatial_normalization`); None takes them as they are.
 
     Raises:
         RepaError: if the model has no such depth.
@@ -71,7 +70,6 @@ class TrainingModule(nn.Module):
         projector_dim: int = 2048,
         projection_layer: ProjectionLayer = "mlp",
         projection_loss: str = "cosine",
-        zscore_alpha: float | None = None,
     ):
         super().__init__()
         if target_dims and not 1 <= encoder_depth <= model.depth:
@@ -81,7 +79,6 @@ class TrainingModule(nn.Module):
             model.hidden_size, target_dims, projector_dim, projection_layer
         )
         self.alignment_loss = ALIGNMENT_LOSSES[projection_loss]
-        self.zscore_alpha = zscore_alpha
         self.interpolant = interpolant
         self.encoder_depth = encoder_depth
         self.proj_coeff = proj_coeff
@@ -99,16 +96,11 @@ class TrainingModule(nn.Module):
         if not self.heads:
             return {"loss": denoising, "denoising_loss": denoising}
 
-        alignment = self._alignment(hidden[self.encoder_depth], batch.targets)
+        h = hidden[self.encoder_depth]
+        pairs = zip(self.heads, batch.targets, strict=True)
+        alignment = torch.stack([self.alignment_loss(head(h), y) for head, y in pairs]).mean()
         return {
             "loss": denoising + self.proj_coeff * alignment,
             "denoising_loss": denoising,
             "alignment_loss": alignment,
         }
-
-    def _alignment(self, hidden: Tensor, targets: Sequence[Tensor]) -> Tensor:
-        """The alignment loss, averaged over encoders."""
-        if self.zscore_alpha is not None:
-            targets = [spatial_normalization(tokens, self.zscore_alpha) for tokens in targets]
-        pairs = zip(self.heads, targets, strict=True)
-        return torch.stack([self.alignment_loss(head(hidden), y) for head, y in pairs]).mean()

@@ -29,6 +29,7 @@ from repa.encoders import check_encoder_names, create_encoders
 from repa.errors import RepaError
 from repa.models import Transformer, create_model
 from repa.training.batches import BatchMaker
+from repa.training.targets import target_normalizations
 
 LEGACY_DROPOUT = 0.1  # of the release's model, besides the one that its early script did
 
@@ -161,7 +162,11 @@ def build_batch_maker(
     for encoder in encoders.values():
         encoder.to(device)
     dims = [cached[name].dim if name in cached else encoders[name].dim for name in names]
-    return BatchMaker(dataset.manifest, names, encoders, model.grid_size, device), dims
+    normalizations = target_normalizations(
+        options.target_norm, dataset, names, encoders, model.grid_size, device
+    )
+    make = BatchMaker(dataset.manifest, names, encoders, model.grid_size, device, normalizations)
+    return make, dims
 
 
 def build_optimizer(options: TrainOptions, module: nn.Module) -> torch.optim.Optimizer:
