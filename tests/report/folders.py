@@ -46,6 +46,31 @@ def evaluation(step: int, fid: float, **more: Any) -> dict[str, Any]:
     return line | {"sfid": 7.2, "precision": 0.55, "recall": 0.63} | more
 
 
+def result(step: int, distance: float, reference: str = "train", **more: Any) -> dict[str, Any]:
+    """What `repa evaluate` writes about 10,000 samples of a checkpoint."""
+    drawn = {"model": "SiT-S/2", "step": step, "mode": "sde", "num_steps": 50, "heun": False,
+             "cfg_scale": 1.0, "guidance_low": 0.0, "guidance_high": 1.0, "seed": 0}  # fmt: skip
+    return {
+        "network": "efficientnet-lite2",
+        "network_weights": "0123456789abcdef",
+        "samples": {"path": f"{step}.npz", "sha256": "5a", "count": 10_000, "drawn": drawn},
+        "reference": {"path": f"data/{reference}", "sha256": reference, "count": 50_000,
+                      "stored_statistics": False},
+        "frechet_distance": distance,
+        "precision": 0.6,
+        "neighbors": 3,
+        "seed": 0,
+        "versions": VERSIONS,
+    } | more  # fmt: skip
+
+
+def write_results(run: Path, results: list[dict[str, Any]]) -> None:
+    """As files of a run's `evaluations/`, named by a number."""
+    (run / "evaluations").mkdir(exist_ok=True)
+    for number, content in enumerate(results):
+        (run / "evaluations" / f"{number:04d}.json").write_text(json.dumps(content))
+
+
 def probe_row(name: str, depth: int, time: float = 0.5, step: int = 400_000) -> dict[str, Any]:
     aligned = name != "plain"
     peak, top = (ALIGNED + 2, 0.62) if aligned else (6, 0.49)

@@ -48,6 +48,12 @@ def test_numbers_of_lines_are_a_column_for_each_series_and_level() -> None:
     assert table.rows == ((1, 0.123456789, None, 0.9), (2, 0.5, 0.25, 0.9), (3, None, 0.75, 0.9))
 
 
+def test_where_no_x_is_shared_each_point_is_a_row() -> None:
+    series = (Series("a", (1.5,), (3.0,), 0), Series("b", (2.5,), (4.0,), 1))
+    chart = Chart("n", "t", "minutes", "FID", series)
+    assert numbers(chart) == points(chart)
+
+
 def test_a_description_tells_ends_extremes_and_marks() -> None:
     chart = Chart("n", "t", "step", "loss", (Series("a", (1, 2, 3), (5.0, 1.0, 2.0), 0),),
                   (Mark("goal", y=1.5), Mark("here", 2, 1.0)))  # fmt: skip

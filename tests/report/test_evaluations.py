@@ -2,91 +2,55 @@ from pathlib import Path
 
 import pytest
 
-from repa.report.evaluations import Arrival, Protocol, SpeedUp, baseline_of, speed_up
-from repa.report.runs import RunRecord, read_runs
-from report.folders import evaluation, write_lines, write_run
+from repa.report.evaluations import evaluations, protocols, values
+from repa.report.runs import read_runs
+from report.folders import evaluation, result, write_lines, write_results, write_run
 
-INCEPTION = Protocol("inception", 5000)
-
-
-@pytest.fixture
-def compared(tmp_path: Path):
-    """How soon the second run gets to the first one's final FID, from the FID by step of both."""
-
-    def compare(plain: dict[int, float], other: dict[int, float]) -> SpeedUp | None:
-        folders = [write_run(tmp_path / "plain"), write_run(tmp_path / "other", "dinov2-vit-b")]
-        for folder, fids in zip(folders, (plain, other), strict=True):
-            lines = [evaluation(step, fid) for step, fid in fids.items()]
-            write_lines(folder / "evaluations.jsonl", lines)
-        return speed_up(read_runs(folders), INCEPTION)
-
-    return compare
+LITE2 = "efficientnet-lite2, 10,000 samples"
+OTHER_DRAWN = result(100, 3.0)["samples"] | {"drawn": {"step": 100, "mode": "ode", "num_steps": 9}}
+OTHER_FILE = {"path": "elsewhere/train", "sha256": "beef" * 16}
 
 
-def test_the_first_evaluated_step_that_is_as_good_counts(compared) -> None:
-    found = compared({100: 50.0, 400: 20.0}, {100: 30.0, 200: 19.9, 400: 10.0})
-    assert found.target == 20.0
-    assert found.arrivals == (Arrival("other", 200, 2.0, 400),)
-    assert found.arrivals[0].sentence(found.target_name) == (
-        "other reaches plain's final FID 20 at step 200, 2.0 times sooner"
-    )
+@pytest.mark.parametrize(
+    ("results", "labels"),
+    [
+        ([result(100, 3.0), result(200, 2.0, neighbors=5)], [LITE2]),
+        ([result(100, 3.0), result(100, 3.0, network="clip")], [LITE2, "clip, 10,000 samples"]),
+        ([result(100, 3.0), result(100, 3.0, "test")],
+         [f"{LITE2}, reference train", f"{LITE2}, reference test"]),
+        ([result(100, 3.0), result(100, 3.0, samples=OTHER_DRAWN)],
+         [f"{LITE2}, SDE in 50 steps, no guidance", f"{LITE2}, ODE in 9 steps"]),
+        ([result(100, 3.0), result(100, 3.0, network_weights="fedcba9876543210")],
+         [f"{LITE2}, network's weights 01234567", f"{LITE2}, network's weights fedcba98"]),
+        ([result(100, 3.0), result(100, 3.0) | {"reference": OTHER_FILE}],
+         [f"{LITE2}, reference's checksum train", f"{LITE2}, reference's checksum beefbeef"]),
+        # Two that differ in reference and sampler are told apart by one of them.
+        ([result(100, 3.0), result(100, 3.0, "test", samples=OTHER_DRAWN)],
+         [f"{LITE2}, reference train", f"{LITE2}, reference test"]),
+    ],
+)  # fmt: skip
+def test_only_equal_evaluations_are_alike_and_only_what_differs_is_told(
+    tmp_path: Path, results: list[dict], labels: list[str]
+) -> None:
+    folder = write_run(tmp_path / "run")
+    write_results(folder, results)
+    (run,) = read_runs([folder])
+    found = protocols([run])
+    assert [str(protocol) for protocol in found] == labels
+    assert sum(len(evaluations(run, protocol)) for protocol in found) == len(results)
 
 
-def test_nothing_is_interpolated(compared) -> None:
-    """A line from 100 to 400 would cross 20 at step 200."""
-    found = compared({100: 50.0, 400: 20.0}, {100: 25.0, 400: 10.0})
-    assert found.arrivals[0].step == 400
-    assert found.arrivals[0].sentence("it") == "other reaches it at step 400, as soon"
+def test_what_was_measured_during_training_is_not_mixed_with_what_was_after(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    line = evaluation(100, 1.0, network="efficientnet-lite2", samples=10_000)
+    write_lines(folder / "evaluations.jsonl", [line])
+    write_results(folder, [result(100, 3.0)])
+    found = protocols(read_runs([folder]))
+    assert set(map(str, found)) == {
+        f"{LITE2}, evaluated during training", f"{LITE2}, reference train"
+    }  # fmt: skip
 
 
-def test_equal_is_reached(compared) -> None:
-    assert compared({400: 20.0}, {100: 20.0}).arrivals[0].times == 4.0
-
-
-def test_never_is_said(compared) -> None:
-    found = compared({100: 50.0, 400: 20.0}, {100: 60.0, 300: 20.1})
-    assert found.arrivals == (Arrival("other", None, None, 300),)
-    assert found.arrivals[0].sentence("it") == "other does not reach it by step 300"
-
-
-def test_what_is_reached_at_the_start_is_not_compared_in_times(compared) -> None:
-    found = compared({0: 20.0}, {100: 20.0})
-    assert found.arrivals[0].sentence("it") == "other reaches it at step 100"
-
-
-def test_the_start_is_a_step_too(compared) -> None:
-    found = compared({400: 20.0}, {0: 20.0})
-    assert found.arrivals[0].sentence("it") == "other reaches it at step 0"
-
-
-def test_later_is_said(compared) -> None:
-    found = compared({400: 20.0}, {400: 25.0, 1000: 20.0})
-    assert found.arrivals[0].sentence("it") == "other reaches it at step 1,000, 2.5 times later"
-
-
-def test_a_baseline_that_got_worse_had_its_final_distance_sooner(compared) -> None:
-    found = compared({100: 20.0, 200: 15.0, 400: 21.0}, {100: 21.0, 400: 10.0})
-    assert found.target == 21.0
-    assert found.arrivals[0].times == 1.0  # both had it at step 100
-
-
-def test_only_evaluations_alike_are_compared(tmp_path: Path) -> None:
-    folders = [write_run(tmp_path / "plain"), write_run(tmp_path / "other", "dinov2-vit-b")]
-    write_lines(folders[0] / "evaluations.jsonl", [evaluation(100, 20.0)])
-    write_lines(folders[1] / "evaluations.jsonl", [evaluation(100, 10.0, samples=50_000)])
-    runs = read_runs(folders)
-    assert speed_up(runs, INCEPTION) is None
-    assert speed_up(runs, Protocol("inception", 50_000)) is None
-
-
-def test_values_that_are_no_numbers_are_left_out(compared) -> None:
-    found = compared({100: 20.0, 400: float("nan")}, {100: float("nan"), 200: 19.0})
-    assert found.target == 20.0
-    assert found.arrivals[0].step == 200
-
-
-def test_the_plain_run_is_the_baseline_wherever_it_stands(runs: list[RunRecord]) -> None:
-    plain, repa = runs
-    assert baseline_of([repa, plain]) is plain
-    assert baseline_of([repa]) is repa
-    assert baseline_of([repa, plain, plain]) is plain
+def test_values_that_are_no_numbers_are_left_out() -> None:
+    lines = [{"step": s, "fid": v} for s, v in enumerate((1.5, float("nan"), True, "2", None, 3))]
+    assert values([*lines, {"step": 9}], "fid") == {0: 1.5, 5: 3}

@@ -48,6 +48,17 @@ def test_axes_series_and_marks_are_named_in_text() -> None:
         assert name in found
 
 
+def test_what_is_faint_is_drawn_but_not_in_the_legend() -> None:
+    series = (
+        Series("each", (1, 2), (0.1, 0.2), 0, (), True),
+        Series("mean", (1, 2), (0.1, 0.3), 0),
+    )
+    drawn = svg(Chart("faint", "t", "x", "y", series))
+    assert "mean" in texts(drawn)
+    assert "each" not in texts(drawn)
+    assert "opacity: 0.5" in drawn
+
+
 @pytest.mark.parametrize("name", ["_hidden", "$x^2$", "<script>", "a & b", r"\frac", "名"])
 def test_any_name_is_shown_as_it_is(name: str) -> None:
     assert name in texts(svg(chart((name,))))

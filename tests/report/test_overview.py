@@ -25,7 +25,7 @@ def test_the_overview_tells_what_runs_are_cost_and_reach(comparison: Comparison)
     assert rows["aligned depth"].texts == ("–", "4")
     assert rows["training steps"].texts == ("400,000", "400,000")
     assert rows["images per second, median"].texts == ("1,280", "1,024")
-    assert rows["hours of training"].values == (80_000 / 3600, 100_000 / 3600)
+    assert rows["hours of training"].values == pytest.approx((80_000 / 3600, 100_000 / 3600))
     assert rows["last alignment loss"].values[0] is None
     assert rows["FID (inception, 5,000 samples)"].texts == ("33.0", "24.4")
     accuracy = tuple(probe_row(name, 4)["top1"] for name in ("plain", "repa"))
@@ -39,7 +39,7 @@ def test_time_is_told_in_a_unit_that_suits(comparison: Comparison) -> None:
         (300, "minutes", "5"),
         (9000, "hours", "2.5"),
     ):
-        run = replace(comparison.runs[0], metrics=[{"step": 1, "seconds": float(seconds)}])
+        run = replace(comparison.runs[0], metrics=[{"step": 1, "training_seconds": float(seconds)}])
         rows = titled(overview(replace(comparison, runs=[run])))
         assert rows[f"{title} of training"].texts == (text,)
 
@@ -81,7 +81,11 @@ def test_the_verdict_follows_the_numbers_either_way(comparison: Comparison) -> N
     )
     assert found.findings[0] == "FID (inception, 5,000 samples): 24.4 instead of 33.0, better."
     assert sum("better" in text for text in found.findings) == 3
-    assert "2.0 times sooner" in found.findings[-1]
+    assert found.findings[-1] == (
+        "repa reaches plain's final FID 33 (inception, 5,000 samples) at about step 181,000, "
+        "2.2 times sooner (between 2.0 and 4.0); that is after 752 min of training, "
+        "1.8 times sooner (between 1.6 and 3.2)."
+    )
 
     plain, repa = comparison.runs
     swapped = [replace(plain, evaluations=repa.evaluations),
@@ -89,7 +93,9 @@ def test_the_verdict_follows_the_numbers_either_way(comparison: Comparison) -> N
     turned = replace(comparison, runs=swapped)
     (found,) = verdicts(turned)
     assert found.findings[0] == "FID (inception, 5,000 samples): 33.0 instead of 24.4, worse."
-    assert "does not reach plain's final FID 24.4 by step 400,000" in found.findings[-1]
+    assert found.findings[-1] == (
+        "repa does not reach plain's final FID 24.4 (inception, 5,000 samples) by step 400,000."
+    )
 
     equal = replace(comparison, runs=[plain, replace(repa, evaluations=plain.evaluations)])
     (found,) = verdicts(equal)
@@ -149,3 +155,34 @@ def test_an_analysis_of_other_runs_does_not_hide_what_these_wrote_during_trainin
     assert list(replace(comparison, analysis=Analysis()).probes) == own
     named = Analysis([probe_row("repa", 4), probe_row("another", 4)])
     assert list(Comparison(comparison.runs, named).probes) == list(named.probes)
+
+
+def test_repetitions_are_one_column_and_one_verdict(comparison: Comparison) -> None:
+    def seeded(run: RunRecord, seed: int, more: float) -> RunRecord:
+        lines = [line | {"fid": line["fid"] + more} for line in run.evaluations]
+        options = {**run.options, "seed": seed}
+        return replace(run, name=f"{run.name}-{seed}", options=options, evaluations=lines)
+
+    runs = [seeded(run, seed, 2.0 * seed) for run in comparison.runs for seed in (0, 1)]
+    rows = [row | {"name": f"{row['name']}-{seed}", "top1": row["top1"] - 0.1 * seed}
+            for row in comparison.analysis.probes if row["subject"] == "model"
+            for seed in (0, 1)]  # fmt: skip
+    both = Comparison(runs, Analysis(rows))
+    found = titled(overview(both))
+    assert found["FID (inception, 5,000 samples)"].texts == (
+        "34.0 (33.0 to 35.0)", "25.4 (24.4 to 26.4)"
+    )  # fmt: skip
+    assert found["target encoder"].texts == ("none", "dinov2-vit-b")
+    assert found["training steps"].texts == ("400,000", "400,000")
+    top1 = probe_row("repa", 4)["top1"]
+    value = found["top-1 accuracy after block 4, t = 0.5"].values[1]
+    assert value == pytest.approx(top1 - 0.05)
+    (verdict,) = verdicts(both)
+    assert verdict.subject == (
+        "repa, mean of 2 seeds (SiT-B/2 aligned to dinov2-vit-b after block 4) compared with "
+        "plain, mean of 2 seeds (SiT-B/2 without alignment)"
+    )
+    assert verdict.findings[-1].startswith(
+        "repa reaches plain's mean final FID 34 (inception, 5,000 samples) at about step 181,000, "
+        "2.2 times sooner, 2.2 to 2.2 over 2 seeds; that is after 752 min of training"
+    )

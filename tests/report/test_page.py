@@ -12,7 +12,7 @@ from repa.report import figures
 from repa.report.comparison import Comparison
 from repa.report.page import write_report
 from repa.report.runs import Analysis, RunRecord, read_runs
-from report.folders import VERSIONS, probe_row, write_lines, write_run
+from report.folders import VERSIONS, probe_row, result, write_lines, write_results, write_run
 
 VOID = {"meta", "img", "input", "br"}
 
@@ -97,6 +97,23 @@ def test_the_page_tells_what_runs_are_and_were_run_with(page: Path) -> None:
     assert text.count("(best)") >= 5
     differing = text.split("Options that differ")[2].split("</table>")[0]
     assert "exp_name" not in differing
+
+
+def test_results_of_checkpoints_are_figures_and_a_table(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / "plain"), write_run(tmp_path / "repa", "dinov2-vit-b")]
+    for folder in folders:
+        write_results(folder, [result(s, 9000.0 / s, r) for r in ("train", "test") for s in (1, 2)])
+    page = write_report(Comparison(read_runs(folders), Analysis()), tmp_path / "report")
+    text = page.read_text()
+    Tree(text)
+    assert "Evaluations of checkpoints" in text
+    assert "Evaluations during training" not in text
+    cells = ("2", "efficientnet-lite2", "10,000", "test", "SDE in 50 steps, no guidance")
+    assert re.search("".join(f"<td[^>]*>{cell}</td>" for cell in cells), text)
+    assert '<p class="note">Time is that of the training steps;' in text
+    names = {path.name for path in (page.parent / "figures").glob("evaluation-*.csv")}
+    distance = "frechet-distance-efficientnet-lite2-10000-reference-train.csv"
+    assert {f"evaluation-{distance}", f"evaluation-time-{distance}"} <= names
 
 
 def test_the_page_of_a_bare_run_has_only_what_there_is(tmp_path: Path) -> None:

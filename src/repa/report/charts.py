@@ -22,6 +22,7 @@ class Series:
         x, y: the coordinates; a y that is not finite leaves a gap.
         style: which color, dash and marker; what has the same in several figures looks the same.
         labels: a text beside each point, or nothing.
+        is_faint: one of those that another series sums up; drawn thin, and not in the legend.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Series:
     y: tuple[float, ...]
     style: int
     labels: tuple[str, ...] = ()
+    is_faint: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Chart:
         kind: `line` joins points; `scatter` shows each, joined faintly.
         percent: the axis whose values are fractions, shown as percent.
         aside: one of many of its kind, which a page folds away.
+        note: what to mind, for below the figure.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Chart:
     kind: Literal["line", "scatter"] = "line"
     percent: Literal["x", "y"] | None = None
     aside: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,15 @@ def points(chart: Chart) -> Table:
 
 
 def numbers(chart: Chart) -> Table:
-    """The numbers as one reads them: of lines, a row for each x and a column for each series."""
-    if chart.kind == "scatter" or not chart.series:
+    """The numbers as one reads them: of lines, a row for each x and a column for each series.
+
+    Where no two series share an x, each point is a row.
+    """
+    xs = sorted({x for series in chart.series for x in series.x})
+    apart = len(chart.series) > 1 and len(xs) == sum(len(series.x) for series in chart.series)
+    if chart.kind == "scatter" or not chart.series or apart:
         return points(chart)
     values = [dict(zip(series.x, series.y, strict=True)) for series in chart.series]
-    xs = sorted({x for series in chart.series for x in series.x})
     levels = [mark for mark in chart.marks if mark.x is None]
     rows = [(x, *(column.get(x) for column in values), *(mark.y for mark in levels)) for x in xs]
     header = (chart.x_label, *(s.name for s in chart.series), *(mark.text for mark in levels))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+from repa.report.accuracy_charts import accuracy_charts
 from repa.report.analysis_charts import Row, align_charts, model_rows, probe_charts
 from repa.report.charts import Chart
-from repa.report.evaluations import baseline_of
-from repa.report.runs import Analysis, RunRecord
-from repa.report.training_charts import accuracy_charts
+from repa.report.groups import Group, baseline_of, groups_of, mean_rows
+from repa.report.runs import Analysis, Line, RunRecord
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,27 @@ class Comparison:
     runs: Sequence[RunRecord]
     analysis: Analysis
 
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The runs, repetitions of one experiment together."""
+        return groups_of(self.runs)
+
     @property
-    def baseline(self) -> RunRecord:
-        """What the other runs are compared with."""
-        return baseline_of(self.runs)
+    def baseline(self) -> Group:
+        """What the other groups are compared with."""
+        return baseline_of(self.groups)
+
+    @cached_property
+    def means(self) -> Comparison:
+        """The groups' means as if each were a run; without repetitions, the same."""
+        if not any(group.is_repeated for group in self.groups):
+            return self
+        analysis = replace(
+            self.analysis,
+            probes=self._mean_rows(self.analysis.probes),
+            alignments=self._mean_rows(self.analysis.alignments),
+        )
+        return Comparison([group.mean for group in self.groups], analysis)
 
     @property
     def probes(self) -> Sequence[Row]:
@@ -70,6 +88,16 @@ class Comparison:
             own = [row for run in self.runs for row in run.probes]
             rows = [*(row for row in rows if row["subject"] != "model"), *own] if own else rows
         return accuracy_charts(self.runs, rows)
+
+    def _mean_rows(self, rows: Sequence[Line]) -> list[Line]:
+        """Those about repetitions averaged, the others as they are."""
+        repeated = [group for group in self.groups if group.is_repeated]
+        names = {run.name for group in repeated for run in group.runs}
+        found = [row for row in rows if row["subject"] != "model" or row["name"] not in names]
+        for group in repeated:
+            parts = [[r for r in model_rows(rows) if r["name"] == run.name] for run in group.runs]
+            found += mean_rows(parts, group.mean.name)
+        return found
 
     def _about_runs(self, rows: Sequence[Row], own: Sequence[Row]) -> Sequence[Row]:
         """Rows of the analysis if it looked at a run, else the runs' own; they are not mixed."""

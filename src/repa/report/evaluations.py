@@ -1,12 +1,15 @@
-"""Evaluations of runs, those that can be compared, and how much sooner one run gets as far."""
+"""Evaluations of runs, and which of them can be compared."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
+from typing import Any
 
-from repa.report.charts import count, shown
+from repa.report.charts import count
+from repa.report.names import printable
 from repa.report.runs import Line, RunRecord
 
 METRICS = {  # key in an evaluation: name, whether higher is better
@@ -20,91 +23,100 @@ METRICS = {  # key in an evaluation: name, whether higher is better
     "inception_score": ("inception score", True),
     "precision": ("precision", True),
     "recall": ("recall", True),
+    "class_accuracy": ("class accuracy", True),
 }
 DISTANCES = ("fid", "frechet_distance", "fd_dinov2")  # a network has one of them
+
+DETAILS = {  # of a protocol, in the order in which they are told; what stands where it is not known
+    "reference": ("reference {}", "evaluated during training"),
+    "sampler": ("{}", "sampler not known"),
+    "weights": ("network's weights {:.8}", "network's weights not known"),
+    "checksum": ("reference's checksum {:.8}", "reference's checksum not known"),
+}
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What makes evaluations comparable: the network, and how many samples it judged."""
+    """What makes evaluations comparable.
+
+    Attributes:
+        network: its name.
+        samples: how many it judged; 0 where it is not told.
+        reference: the name of its file or folder; nothing for evaluations during training.
+        sampler: how samples were drawn, in words, as far as it is known.
+        weights: a checksum of the network's.
+        checksum: of the reference.
+        details: in words what this one does not share with the others that are there.
+    """
 
     network: str
-    samples: int  # 0 where it is not told
+    samples: int
+    reference: str = ""
+    sampler: str = ""
+    weights: str = ""
+    checksum: str = ""
+    details: tuple[str, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
-        return self.network + (f", {count(self.samples, 'sample')}" if self.samples else "")
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """Where a run first gets to another's final distance.
-
-    Attributes:
-        run: its name.
-        step: the first evaluated step with a distance not above the target; None if there is none.
-        times: how many times sooner than the other run, which first got there itself maybe before
-            its last step; below 1 is later. None without a step, or if one of the two is 0.
-        last_step: the last evaluated step of the run.
-    """
-
-    run: str
-    step: int | None
-    times: float | None
-    last_step: int
-
-    def sentence(self, target: str) -> str:
-        """The finding in words, without a period; `target` names what was to be reached."""
-        if self.step is None:
-            return f"{self.run} does not reach {target} by step {shown(self.last_step)}"
-        reached = f"{self.run} reaches {target} at step {shown(self.step)}"
-        if self.times is None:
-            return reached
-        if self.times > 1:
-            how = f"{self.times:.1f} times sooner"
-        else:
-            how = "as soon" if self.times == 1 else f"{1 / self.times:.1f} times later"
-        return f"{reached}, {how}"
-
-
-@dataclass(frozen=True)
-class SpeedUp:
-    """How soon the other runs get to the baseline's final distance.
-
-    Attributes:
-        baseline: the run's name.
-        key: of the distance.
-        target: its last value.
-        arrivals: one for each other run that was evaluated alike.
-    """
-
-    baseline: str
-    key: str
-    target: float
-    arrivals: tuple[Arrival, ...]
+        samples = (count(self.samples, "sample"),) if self.samples else ()
+        return ", ".join((self.network, *samples, *self.details))
 
     @property
-    def target_name(self) -> str:
-        """`plain's final FID 12.3`."""
-        return f"{self.baseline}'s final {METRICS[self.key][0]} {shown(self.target)}"
+    def parts(self) -> tuple[object, ...]:
+        """The same for names of files."""
+        return (self.network, self.samples, *self.details)
 
 
-def baseline_of(runs: Sequence[RunRecord]) -> RunRecord:
-    """The first run without alignment; without any, the first one."""
-    plain = [run for run in runs if not run.is_aligned]
-    return plain[0] if plain else runs[0]
+def protocols(runs: Iterable[RunRecord]) -> list[Protocol]:
+    """Those of all evaluations, in order of appearance, each with what tells it from the others."""
+    found = list(dict.fromkeys(protocol_of(line) for run in runs for line in run.evaluations))
+    told: list[str] = []
+    for name in DETAILS:  # one more only if it tells more of them apart
+        if _different(found, [*told, name]) > _different(found, told):
+            told.append(name)
+    return [replace(p, details=tuple(_in_words(p, name) for name in told)) for p in found]
 
 
-def protocols(runs: Sequence[RunRecord]) -> list[Protocol]:
-    """Those of all evaluations during training, in order of appearance."""
-    return list(dict.fromkeys(_protocol(line) for run in runs for line in run.evaluations))
+def protocol_of(line: Mapping[str, Any]) -> Protocol:
+    """How this evaluation was made."""
+    network, samples, reference = (line.get(key) for key in ("network", "samples", "reference"))
+    number = samples.get("count") if isinstance(samples, dict) else samples
+    number = number if isinstance(number, int) else 0
+    if not isinstance(samples, dict):
+        return Protocol(str(network), number)
+    reference = reference if isinstance(reference, dict) else {}
+    return Protocol(
+        str(network),
+        number,
+        printable(PurePath(str(reference.get("path", ""))).name),
+        sampler(samples.get("drawn")),
+        str(line.get("network_weights", "")),
+        str(reference.get("sha256", "")),
+    )
+
+
+def sampler(drawn: object) -> str:
+    """`ODE in 25 steps, guidance 1.8 on [0, 0.7]`; what the record lacks is left out."""
+    drawn = drawn if isinstance(drawn, dict) else {}
+    parts = []
+    if "mode" in drawn and "num_steps" in drawn:
+        heun = " (Heun)" if drawn.get("heun") and drawn["mode"] == "ode" else ""
+        parts.append(f"{str(drawn['mode']).upper()}{heun} in {drawn['num_steps']} steps")
+    scale, low, high = (drawn.get(k) for k in ("cfg_scale", "guidance_low", "guidance_high"))
+    if scale == 1:
+        parts.append("no guidance")
+    elif scale is not None:
+        interval = "" if (low, high) in ((0, 1), (None, None)) else f" on [{low}, {high}]"
+        parts.append(f"guidance {scale}{interval}")
+    return printable(", ".join(parts))
 
 
 def evaluations(run: RunRecord, protocol: Protocol) -> list[Line]:
     """A run's evaluations of one protocol, in order of steps."""
-    return [line for line in run.evaluations if _protocol(line) == protocol]
+    return [line for line in run.evaluations if protocol_of(line) == protocol]
 
 
-def values(lines: Sequence[Line], key: str) -> dict[int, float]:
+def values(lines: Sequence[Mapping[str, Any]], key: str) -> dict[int, float]:
     """A key's values by step, without those that are no finite numbers."""
     found = ((line["step"], line.get(key)) for line in lines)
     return {
@@ -114,36 +126,18 @@ def values(lines: Sequence[Line], key: str) -> dict[int, float]:
     }
 
 
-def distance_of(runs: Sequence[RunRecord], protocol: Protocol) -> str | None:
+def distance_of(runs: Iterable[RunRecord], protocol: Protocol) -> str | None:
     """The key of the distance that the protocol's evaluations have."""
     lines = [line for run in runs for line in evaluations(run, protocol)]
     return next((key for key in DISTANCES if values(lines, key)), None)
 
 
-def speed_up(runs: Sequence[RunRecord], protocol: Protocol) -> SpeedUp | None:
-    """Where each run first gets to the baseline's final distance.
-
-    Only evaluated steps count; nothing is interpolated. None if there is nothing to compare.
-    """
-    key, baseline = distance_of(runs, protocol), baseline_of(runs)
-    if key is None:
-        return None
-    theirs = values(evaluations(baseline, protocol), key)
-    if not theirs:
-        return None
-    target = theirs[max(theirs)]
-    own_step = min(step for step, value in theirs.items() if value <= target)
-    arrivals = []
-    for run in runs:
-        reached = values(evaluations(run, protocol), key)
-        if run is baseline or not reached:
-            continue
-        step = min((step for step, value in reached.items() if value <= target), default=None)
-        times = own_step / step if step and own_step else None
-        arrivals.append(Arrival(run.name, step, times, max(reached)))
-    return SpeedUp(baseline.name, key, target, tuple(arrivals)) if arrivals else None
+def _different(found: Sequence[Protocol], names: Sequence[str]) -> int:
+    keys = ("network", "samples", *names)
+    return len({tuple(getattr(protocol, key) for key in keys) for protocol in found})
 
 
-def _protocol(line: Line) -> Protocol:
-    samples = line.get("samples")
-    return Protocol(str(line.get("network")), samples if isinstance(samples, int) else 0)
+def _in_words(protocol: Protocol, name: str) -> str:
+    known, unknown = DETAILS[name]
+    value = getattr(protocol, name)
+    return known.format(value) if value else unknown

@@ -136,8 +136,9 @@ def _settings(chart: Chart) -> Iterator[None]:
 def _draw(chart: Chart) -> Figure:
     looks = [_series_look(chart, series) for series in chart.series]
     mark_looks = [_mark_look(chart, mark) for mark in chart.marks]
-    handles = [Line2D([], [], **look) for look in looks + mark_looks]
-    texts = [series.name for series in chart.series] + [mark.text for mark in chart.marks]
+    told = [i for i, series in enumerate(chart.series) if not series.is_faint]
+    handles = [Line2D([], [], **look) for look in [looks[i] for i in told] + mark_looks]
+    texts = [chart.series[i].name for i in told] + [mark.text for mark in chart.marks]
     columns = 2 if max(map(len, texts), default=0) <= LEGEND_CHARACTERS // 2 - 4 else 1
     texts = [textwrap.fill(text, LEGEND_CHARACTERS) or "–" for text in texts]
     lines = -(-sum(text.count("\n") + 1 for text in texts) // columns)
@@ -200,6 +201,8 @@ def _series_look(chart: Chart, series: Series) -> dict[str, Any]:
     """More than eight repeat colors and dashes, with another marker."""
     turn, style = divmod(series.style, 8)
     scatter = chart.kind == "scatter"
+    if series.is_faint:
+        return {"color": COLORS[style], "linestyle": "-", "linewidth": 0.9, "alpha": 0.5}
     return {
         "color": COLORS[style],
         "linestyle": DASHES[style],

@@ -54,6 +54,7 @@ def figure(chart: Chart) -> str:
     table = data_table(numbers(chart), hide_caption=True, percent=chart.percent)
     return (
         f'<figure class="chart"><figcaption>{escape(chart.title)}</figcaption>{drawn}'
+        f"{paragraph(chart.note, 'note')}"
         f"{details('Numbers', download(points(chart)) + table)}</figure>"
     )
 

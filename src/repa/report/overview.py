@@ -26,6 +26,7 @@ from repa.report.evaluations import (
     values,
 )
 from repa.report.runs import RunRecord
+from repa.report.times import SECONDS
 
 UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
 
@@ -63,7 +64,18 @@ class Measured:
 
 
 def overview(comparison: Comparison) -> list[Measured]:
-    """What the runs are, what they cost and where they got to."""
+    """What the runs are, what they cost and where they got to.
+
+    Of repetitions the mean, with the lowest and the highest in its text.
+    """
+    rows = _measured(comparison.means)
+    if comparison.means is comparison:
+        return rows
+    single = {row.title: row for row in _measured(comparison)}
+    return [_with_ranges(row, single.get(row.title), comparison) for row in rows]
+
+
+def _measured(comparison: Comparison) -> list[Measured]:
     runs = comparison.runs
     rows = [
         _row("model", [run.options.get("model") for run in runs]),
@@ -72,7 +84,7 @@ def overview(comparison: Comparison) -> list[Measured]:
         _row("alignment coefficient", [_aligned(run, "proj_coeff") for run in runs]),
         _row("training steps", [run.last_step or None for run in runs]),
         _row("images per second, median", [_speed(run) for run in runs], higher=True),
-        _durations([_last(run, "seconds") for run in runs]),
+        _durations([_last(run, SECONDS) for run in runs]),
         _row("last denoising loss", [_last(run, "denoising_loss") for run in runs], higher=False),
         _row("last alignment loss", [_last(run, "alignment_loss") for run in runs]),
         *_final_metrics(runs),
@@ -133,6 +145,20 @@ def _with_steps(row: Measured, steps: Sequence[int | None]) -> Measured:
     if len({step for step in steps if step is not None}) < 2:
         return row
     return _remarked(row, [None if s is None else f" at step {shown(s)}" for s in steps])
+
+
+def _with_ranges(row: Measured, single: Measured | None, comparison: Comparison) -> Measured:
+    """The row with ` (24.1 to 24.8)` where repetitions differ; `single` is that of all runs."""
+    if single is None:
+        return row
+    known = dict(zip((run.name for run in comparison.runs), single.values, strict=True))
+    texts = dict(zip(known, single.texts, strict=True))
+    remarks: list[str | None] = []
+    for group in comparison.groups:
+        numbers = {r.name: v for r in group.runs if isinstance(v := known[r.name], int | float)}
+        ends = [texts[end(numbers, key=numbers.__getitem__)] for end in (min, max) if numbers]
+        remarks.append(f" ({' to '.join(ends)})" if len(set(ends)) > 1 else None)
+    return _remarked(row, remarks)
 
 
 def _remarked(row: Measured, remarks: Sequence[str | None]) -> Measured:

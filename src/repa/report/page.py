@@ -16,13 +16,14 @@ from repa.files import write_atomically
 from repa.report.charts import Chart, Table
 from repa.report.comparison import Comparison
 from repa.report.configuration import environment, options
+from repa.report.evaluation_charts import evaluation_charts
 from repa.report.figures import write_chart, write_table
 from repa.report.html import figures, paragraph, section
 from repa.report.overview import overview
 from repa.report.pictures import sample_grids
 from repa.report.runs import RunRecord
 from repa.report.sections import analysis_tables, evaluation_tables, overview_table, representations
-from repa.report.training_charts import evaluation_charts, training_charts
+from repa.report.training_charts import training_charts
 from repa.report.verdict import Verdict, verdicts
 
 PAGE = "report.html"
@@ -53,12 +54,12 @@ def write_report(
     Raises:
         RepaError: if a picture cannot be read, or something cannot be written.
     """
-    runs = comparison.runs
+    means, groups = comparison.means, comparison.groups
     charts = {
-        "evaluation": [*evaluation_charts(runs), *comparison.accuracy_charts()],
-        "probe": comparison.probe_charts(),
-        "align": comparison.align_charts(),
-        "training": training_charts(runs),
+        "evaluation": [*evaluation_charts(groups), *means.accuracy_charts()],
+        "probe": means.probe_charts(),
+        "align": means.align_charts(),
+        "training": training_charts(groups),
     }
     tables = analysis_tables(comparison)
     page = _page(comparison, charts, tables, title, lead, credit, real_images)
@@ -86,7 +87,7 @@ def _page(
     runs = comparison.runs
     title = title or _default_title(runs)
     sections = {
-        "overview": ("Overview", overview_table(runs, overview(comparison))),
+        "overview": ("Overview", overview_table(overview(comparison), comparison.means.runs)),
         "differences": ("What differs", options(runs)),
         "samples": ("Samples over training", sample_grids(runs, real_images)),
         "evaluation": (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,8 @@ import yaml
 from repa.errors import RepaError
 from repa.files import read_json_lines
 from repa.report.names import named_rows, names_of, printable
+from repa.report.results import read_evaluations, read_json, read_results
+from repa.report.times import with_seconds
 
 Line = dict[str, Any]
 
@@ -39,12 +40,13 @@ class RunRecord:
         name: of its folder; with more of the path where two runs have the same.
         folder: where it lies.
         options: all options of the run by name (`config.yaml`).
-        metrics: lines of training, in order of steps.
-        evaluations: of samples drawn during training.
+        metrics: lines of training, in order of steps, with the `training_seconds` until each.
+        evaluations: of samples drawn during training, and results of `repa evaluate` for samples of
+            its checkpoints (`evaluations/*.json`), in order of steps.
         probes, alignments: rows about this run, as `repa probe` and `repa align` have them.
         previews: grids of samples by step.
         starts: one for each start of training; none in older runs.
-        results: of `repa evaluate`, by the file's name.
+        results: of `repa evaluate` beside its configuration, by the file's name.
         versions: of the programs that wrote its newest checkpoint.
     """
 
@@ -137,17 +139,23 @@ def _read_run(folder: Path) -> RunRecord:
         )
     name = printable(folder.resolve().name)
     pictures = [path for path in (folder / "previews").glob("*.png") if path.stem.isdecimal()]
+    options, starts = _read_options(config), _read_steps(folder / "starts.jsonl")
+    first_step = starts[0]["step"] if starts else 0
+    evaluations = [
+        *_read_steps(folder / "evaluations.jsonl"),
+        *read_evaluations(folder / "evaluations"),
+    ]
     return RunRecord(
         name,
         folder,
-        _read_options(config),
-        _read_steps(folder / "metrics.jsonl"),
-        _read_steps(folder / "evaluations.jsonl"),
+        options,
+        with_seconds(_read_steps(folder / "metrics.jsonl"), options, first_step),
+        sorted(evaluations, key=lambda line: line["step"]),
         _own_rows(folder / "probes.jsonl", "probe"),
         _own_rows(folder / "alignments.jsonl", "align"),
         {int(path.stem): path for path in sorted(pictures)},
-        _read_steps(folder / "starts.jsonl"),
-        _read_evaluations(folder),
+        starts,
+        read_results(folder),
         _read_versions(folder),
     )
 
@@ -177,21 +185,11 @@ def _own_rows(path: Path, kind: str) -> list[Line]:
     return lines
 
 
-def _read_evaluations(folder: Path) -> dict[str, Line]:
-    """The files that `repa evaluate --output` wrote; others are left alone."""
-    found = {}
-    for path in sorted(folder.glob("*.json")):
-        value = _read_json(path)
-        if isinstance(value, dict) and {"network", "samples", "reference"} <= value.keys():
-            found[printable(path.name)] = value
-    return found
-
-
 def _read_versions(folder: Path) -> Mapping[str, str]:
     states = sorted((folder / "checkpoints").glob("*/state.json"))
     if not states:
         return {}
-    state = _read_json(states[-1])
+    state = read_json(states[-1])
     versions = state.get("versions") if isinstance(state, dict) else None
     return versions if isinstance(versions, dict) else {}
 
@@ -200,7 +198,7 @@ def _read_results(path: Path, kind: str) -> dict[str, Any]:
     """The content of an analysis folder's file; nothing if it is not there."""
     if not path.exists():
         return {}
-    content = _read_json(path)
+    content = read_json(path)
     if not isinstance(content, dict) or content.get("kind") != kind:
         raise RepaError(f"{path} is no result of `repa {kind}`: move it away")
     for name, expected in (("settings", dict), ("rows", list)):
@@ -211,15 +209,6 @@ def _read_results(path: Path, kind: str) -> dict[str, Any]:
     for number, row in enumerate(content.get("spatial") or [], 1):
         _check(row, {"encoder": str}, f"{path}, encoder {number}")
     return content
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise RepaError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise RepaError(f"{path} is damaged, not JSON: {error}") from None
 
 
 def _check_row(row: Any, kind: str, where: str) -> None:

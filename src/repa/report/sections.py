@@ -9,7 +9,7 @@ from repa.report.analysis_charts import Row, encoder_table, model_rows, spatial_
 from repa.report.charts import Cell, Chart, Table
 from repa.report.comparison import Comparison
 from repa.report.configuration import settings
-from repa.report.evaluations import METRICS
+from repa.report.evaluations import METRICS, protocol_of
 from repa.report.html import data_table, details, download, figures, grid, heading, paragraph
 from repa.report.overview import Measured
 from repa.report.runs import Line, RunRecord
@@ -29,8 +29,11 @@ ALIGN_COLUMNS = {
 }
 
 
-def overview_table(runs: Sequence[RunRecord], rows: Sequence[Measured]) -> str:
-    """A row for each quantity, a column for each run; the best value is bold and has a star."""
+def overview_table(rows: Sequence[Measured], runs: Sequence[RunRecord]) -> str:
+    """A row for each quantity, a column for each run; the best value is bold and has a star.
+
+    Of repetitions there is one column, the mean with the lowest and the highest.
+    """
     cells = []
     for row in rows:
         best = row.best()
@@ -47,11 +50,13 @@ def overview_table(runs: Sequence[RunRecord], rows: Sequence[Measured]) -> str:
 
 def evaluation_tables(runs: Sequence[RunRecord]) -> str:
     """What was measured during training, and what `repa evaluate` wrote into runs' folders."""
-    during = [(run.name, f"{line['step']:,}", line) for run in runs for line in run.evaluations]
+    own = [(run.name, f"{line['step']:,}", line) for run in runs for line in run.evaluations]
     after = [(run.name, name, line) for run in runs for name, line in run.results.items()]
     parts = ""
-    if during:
-        table = _metrics_table("evaluations", "Evaluations during training", "step", during)
+    if own:
+        during = all(protocol_of(line).reference == "" for _, _, line in own)
+        title = "Evaluations during training" if during else "Evaluations of checkpoints"
+        table = _metrics_table("evaluations", title, "step", own)
         parts += details(table.title, download(table) + data_table(table, hide_caption=True))
     if after:
         table = _metrics_table("results", "Results of repa evaluate", "file", after)
@@ -103,40 +108,30 @@ def _best(text: str) -> str:
 def _metrics_table(
     name: str, title: str, what: str, found: Sequence[tuple[str, str, Line]]
 ) -> Table:
+    """A row for each evaluation; columns that nothing is known of are left out."""
     keys = [key for key in METRICS if any(key in line for _, _, line in found)]
     rows = []
     for run, label, line in found:
         values = (_number(line.get(key)) for key in keys)
-        rows.append((run, label, str(line.get("network")), *_samples(line), *values))
-    header = ("run", what, "network", "samples", "drawn with", *(METRICS[key][0] for key in keys))
-    if all(row[4] is None for row in rows):  # only `repa sample` says it
-        header = (*header[:4], *header[5:])
-        rows = [(*row[:4], *row[5:]) for row in rows]
-    return Table(name, title, header, tuple(rows))
+        rows.append((run, label, *_protocol(line, with_step=what != "step"), *values))
+    about = ("network", "samples", "reference", "drawn with")
+    header = ("run", what, *about, *(METRICS[key][0] for key in keys))
+    seen = [i for i in range(len(header)) if any(row[i] is not None for row in rows)]
+    shown_rows = tuple(tuple(row[i] for i in seen) for row in rows)
+    return Table(name, title, tuple(header[i] for i in seen), shown_rows)
 
 
-def _samples(line: Line) -> tuple[Cell, Cell]:
-    """How many samples, and what is known of how they were drawn."""
-    samples = line.get("samples")
-    if not isinstance(samples, dict):
-        return _number(samples), None
-    drawn = samples.get("drawn")
-    return _number(samples.get("count")), _sampler(drawn) if isinstance(drawn, dict) else None
+def _protocol(line: Line, with_step: bool) -> tuple[Cell, ...]:
+    """The network, how many samples, the reference, and what is known of how they were drawn.
 
-
-def _sampler(drawn: Line) -> str:
-    """`step 800, ODE in 25 steps, guidance 1.8 on [0, 0.7]`; what the record lacks is left out."""
-    parts = [f"step {drawn['step']}"] if "step" in drawn else []
-    if "mode" in drawn and "num_steps" in drawn:
-        heun = " (Heun)" if drawn.get("heun") and drawn["mode"] == "ode" else ""
-        parts.append(f"{str(drawn['mode']).upper()}{heun} in {drawn['num_steps']} steps")
-    scale, low, high = (drawn.get(k) for k in ("cfg_scale", "guidance_low", "guidance_high"))
-    if scale == 1:
-        parts.append("no guidance")
-    elif scale is not None:
-        interval = "" if (low, high) in ((0, 1), (None, None)) else f" on [{low}, {high}]"
-        parts.append(f"guidance {scale}{interval}")
-    return ", ".join(parts)
+    `step 800, ODE in 25 steps, guidance 1.8 on [0, 0.7]`.
+    """
+    protocol, samples = protocol_of(line), line.get("samples")
+    drawn = samples.get("drawn") if isinstance(samples, dict) else None
+    step = [f"step {drawn['step']}"] if isinstance(drawn, dict) and "step" in drawn else []
+    parts = [*(step if with_step else []), *filter(None, [protocol.sampler])]
+    told = (protocol.samples or None, protocol.reference or None, ", ".join(parts) or None)
+    return (protocol.network, *told)
 
 
 def _number(value: object) -> Cell:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from repa.report.charts import count
 from repa.report.comparison import Comparison
-from repa.report.evaluations import protocols, speed_up
+from repa.report.evaluations import protocols
+from repa.report.groups import Group
 from repa.report.overview import Measured, overview
 from repa.report.runs import RunRecord
+from repa.report.speed_up import OVER, speed_up
 
 NOTHING = "Nothing was measured but the training itself."
 
@@ -22,22 +24,23 @@ class Verdict:
 
 
 def verdicts(comparison: Comparison) -> list[Verdict]:
-    """One for each run other than the baseline; for a single run, what is known of it."""
-    runs, base = comparison.runs, comparison.baseline
-    if len(runs) == 1:
+    """One for each group other than the baseline; for a single one, what is known of it."""
+    groups, base = comparison.groups, comparison.baseline
+    if len(groups) == 1:
         rows = [row for row in overview(comparison) if row.is_finding]
         known = tuple(f"{_capital(row.title)}: {row.texts[0]}." for row in rows)
-        steps = count(base.last_step, "training step")
-        return [Verdict(f"{base.name}: {_kind(base)}, {steps}", known or (NOTHING,))]
-    return [_against(comparison, base, run) for run in runs if run is not base]
+        steps = count(base.mean.last_step, "training step")
+        return [Verdict(f"{base.mean.name}: {_kind(base.mean)}, {steps}", known or (NOTHING,))]
+    return [_against(comparison, base, group) for group in groups if group is not base]
 
 
-def _against(comparison: Comparison, base: RunRecord, run: RunRecord) -> Verdict:
+def _against(comparison: Comparison, base: Group, group: Group) -> Verdict:
     # Of these two alone: both are looked at after the block that this run was aligned at.
-    rows = overview(comparison.between([base, run]))
+    rows = overview(comparison.between([*base.runs, *group.runs]))
     both = [row for row in rows if row.is_finding and None not in row.values]
-    findings = (*map(_difference, both), *_arrivals(comparison, run))
-    return Verdict(f"{_named(run)} compared with {_named(base)}", findings or (NOTHING,))
+    findings = (*map(_difference, both), *_arrivals(comparison, group))
+    subject = f"{_named(group.mean)} compared with {_named(base.mean)}"
+    return Verdict(subject, findings or (NOTHING,))
 
 
 def _difference(row: Measured) -> str:
@@ -52,14 +55,19 @@ def _difference(row: Measured) -> str:
     return f"{_capital(row.title)}: {mine} instead of {theirs}, {word}."
 
 
-def _arrivals(comparison: Comparison, run: RunRecord) -> list[str]:
-    """When the run got to the baseline's final distance, by each network that judged both."""
+def _arrivals(comparison: Comparison, group: Group) -> list[str]:
+    """When the group got to the baseline's final distance, by each protocol that judged both."""
     sentences = []
     for protocol in protocols(comparison.runs):
-        found = speed_up(comparison.runs, protocol)
-        for arrival in found.arrivals if found is not None else ():
-            if found is not None and arrival.run == run.name:
-                sentences.append(f"{arrival.sentence(found.target_name)} ({protocol}).")
+        by_steps, by_time = (speed_up(comparison.groups, protocol, over) for over in OVER)
+        arrival = by_steps.of(group.name) if by_steps is not None else None
+        if by_steps is None or arrival is None:
+            continue
+        sentence = arrival.sentence(f"{by_steps.target_name} ({protocol})")
+        timed = by_time.of(group.name) if by_time is not None else None
+        if timed is not None and timed.crossings:
+            sentence += f"; that is {timed.clause}"
+        sentences.append(f"{sentence}.")
     return sentences
 
 
