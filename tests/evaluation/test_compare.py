@@ -9,6 +9,7 @@ from repa.evaluation import (
     kernel_distance,
     precision_recall,
 )
+from repa.evaluation.class_accuracy import class_accuracy
 from repa.evaluation.compare import compare
 from repa.evaluation.networks import NETWORKS, Features
 from repa.evaluation.statistics import Reference
@@ -27,6 +28,14 @@ assert FAKE.probabilities is not None
 DISTANCE = frechet_distance(REAL.features, FAKE.features)
 PRECISION, RECALL = precision_recall(REAL.features, FAKE.features, 2)
 SCORE = inception_score(FAKE.probabilities)
+LABELS = torch.arange(20) % 5
+GENERAL = {
+    "frechet_distance": DISTANCE,
+    "precision": PRECISION,
+    "recall": RECALL,
+    "inception_score": SCORE,
+    "kernel_distance": kernel_distance(REAL.features, FAKE.features, seed=5),
+}
 EXPECTED = {
     "inception": {
         "fid": DISTANCE,
@@ -38,27 +47,23 @@ EXPECTED = {
     },
     "dinov2": {"fd_dinov2": DISTANCE, "precision": PRECISION, "recall": RECALL},
     "clip": {"cmmd": cmmd(REAL.features, FAKE.features)},
-    "efficientnet-lite2": {
-        "frechet_distance": DISTANCE,
-        "precision": PRECISION,
-        "recall": RECALL,
-        "inception_score": SCORE,
-        "kernel_distance": kernel_distance(REAL.features, FAKE.features, seed=5),
-    },
+    "efficientnet-lite2": GENERAL,
+    "classifier": {**GENERAL, "class_accuracy": class_accuracy(FAKE.probabilities, LABELS)},
 }
 
 
 @pytest.mark.parametrize("network", EXPECTED)
 def test_each_network_has_its_metrics(network: str) -> None:
     metrics = NETWORKS[network].metrics
-    result = compare(Reference.fit(REAL), FAKE, metrics, k=2, seed=5)
+    result = compare(Reference.fit(REAL), FAKE, metrics, k=2, seed=5, labels=LABELS)
     assert list(result) == list(metrics)
     assert result == pytest.approx(EXPECTED[network], rel=1e-9)
 
 
 def test_every_network_has_metrics() -> None:
     for row in NETWORKS.values():
-        assert compare(Reference.fit(REAL), FAKE, row.metrics).keys() == set(row.metrics)
+        result = compare(Reference.fit(REAL), FAKE, row.metrics, labels=LABELS)
+        assert result.keys() == set(row.metrics)
 
 
 def test_only_what_is_asked_for_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,6 +82,11 @@ def test_bare_statistics_allow_frechet_distances_only() -> None:
     result = compare(Reference(gaussian), FAKE, NETWORKS["inception"].metrics)
     assert result == {"fid": pytest.approx(DISTANCE), "inception_score": SCORE}
     assert compare(Reference(gaussian), FAKE, NETWORKS["clip"].metrics) == {}
+
+
+def test_without_labels_there_is_no_accuracy_of_classes() -> None:
+    metrics = ["inception_score", "class_accuracy"]
+    assert compare(Reference.fit(REAL), FAKE, metrics) == {"inception_score": SCORE}
 
 
 def test_an_unknown_metric_is_an_error() -> None:

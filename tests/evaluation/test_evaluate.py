@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from evaluation.tiny import Tiny, options
+from evaluation.tiny import Tiny, options, save_tiny_classifier
 from repa.autoencoders import Pixels
 from repa.data import PreparedDataset
 from repa.data.prepare import prepare
@@ -77,6 +77,54 @@ def test_real_images_are_compared_and_the_result_written(
     assert len({len(line) - len(line.split(maxsplit=1)[1]) for line in lines[2:]}) == 1
     for name in metrics:
         assert float(printed[name]) == pytest.approx(result[name], abs=1e-5)
+
+
+def test_a_classifier_tells_how_often_samples_show_their_class(
+    tmp_path: Path, emoji_dir: Path, emoji: PreparedDataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a prepared dataset, and of the same images as samples drawn for other classes."""
+    file = save_tiny_classifier(tmp_path / "c.safetensors", tuple(emoji.manifest.classes))
+    judge, output = {"network": "classifier", "network_weights": file}, tmp_path / "metrics.json"
+    network = create_network("classifier", file)
+    images = emoji.images(range(64))
+    guesses = network(torch.from_numpy(images)).probabilities.argmax(1).numpy()
+    own = (guesses == emoji.labels).mean()
+    assert 0 < own < 1
+
+    run_evaluate(options(emoji_dir, emoji_dir, output=output, **judge))
+    result = json.loads(output.read_text())
+    assert result["class_accuracy"] == pytest.approx(own)
+    assert result["network_accuracy"] == 0.75
+    assert result["versions"].keys() == {"repa", "torch"}
+    printed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[2:])
+    assert printed["network_accuracy"] == "0.7500"
+    assert float(printed["class_accuracy"]) == pytest.approx(own, abs=1e-5)
+
+    others = tuple(reversed(emoji.manifest.classes))
+    save_tiny_classifier(file, others)
+    run_evaluate(options(emoji_dir, emoji_dir, **judge))
+    warning = "warning: the classes of the samples are not named as those of classifier: "
+    assert capsys.readouterr().out.startswith(warning)
+
+    samples = tmp_path / "samples.npz"
+    np.savez(samples, images.transpose(0, 2, 3, 1))
+    labels = np.where(np.arange(64) < 48, guesses, (guesses + 1) % 9).tolist()
+    for content, expected in (
+        ({"request": {}, "labels": labels}, 0.75),
+        ({"request": {}, "labels": labels[1:]}, None),
+        ({"request": {}, "labels": [0.5] * 64}, None),
+        ({"labels": 3}, None),
+        ([], None),
+        (None, None),
+    ):
+        record = samples.with_suffix(".json")
+        record.write_text(json.dumps(content))
+        if content is None:
+            record.unlink()
+        run_evaluate(options(emoji_dir, samples, output=output, **judge))
+        assert json.loads(output.read_text()).get("class_accuracy") == expected
+        remark = "left out, as the labels of the samples are not known: class_accuracy"
+        assert (capsys.readouterr().out.splitlines()[-1] == remark) == (expected is None)
 
 
 def test_a_set_against_itself_is_perfect(

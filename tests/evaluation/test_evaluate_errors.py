@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.tiny import Tiny, options
+from evaluation.tiny import Tiny, options, save_tiny_classifier
 from repa.errors import RepaError
 from repa.evaluation.evaluate import run_evaluate
 
@@ -38,6 +38,16 @@ def test_sets_too_small_are_one_clear_line(tmp_path: Path, emoji_dir: Path, tiny
 def test_what_is_unknown_is_one_clear_line(emoji_dir: Path, wrong: dict, message: str) -> None:
     with pytest.raises(RepaError, match=message):
         run_evaluate(options(**({"reference": emoji_dir, "samples": emoji_dir} | wrong)))
+
+
+def test_labels_that_a_classifier_does_not_know_are_found_before_the_work(
+    tmp_path: Path, emoji_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("repa.evaluation.evaluate.load_reference", None)
+    file = save_tiny_classifier(tmp_path / "c.safetensors", ("cat", "dog"))
+    message = r"^the samples .*prepared: label [2-8] is none of the classes of classifier, 0 to 1: "
+    with pytest.raises(RepaError, match=message):
+        run_evaluate(options(emoji_dir, emoji_dir, network="classifier", network_weights=file))
 
 
 def test_a_target_is_checked_before_the_work(

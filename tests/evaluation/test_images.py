@@ -165,6 +165,22 @@ def test_any_range_is_read_of_every_kind(
             np.testing.assert_array_equal(read, expected)
 
 
+def test_single_images_are_read_of_every_kind(
+    tmp_path: Path,
+    folder: Path,
+    pixels: np.ndarray,
+    emoji_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "PICKED_BATCH", 2)
+    np.savez(tmp_path / "x.npz", pixels)
+    for path in (tmp_path / "x.npz", folder, emoji_dir):
+        for wanted in ([6, 2, 3, 2], [0], [1, 5]):
+            picked = ImageSet(path).pick(wanted)
+            assert picked.dtype == torch.uint8
+            np.testing.assert_array_equal(picked.permute(0, 2, 3, 1), pixels[wanted])
+
+
 def test_the_size_is_known_beforehand(tmp_path: Path, emoji_dir: Path) -> None:
     pixels = np.zeros((2, 8, 12, 3), np.uint8)
     np.savez(tmp_path / "x.npz", pixels)
@@ -173,6 +189,29 @@ def test_the_size_is_known_beforehand(tmp_path: Path, emoji_dir: Path) -> None:
     assert ImageSet(tmp_path / "x.npz").size == (8, 12)
     assert ImageSet(tmp_path / "files").size == (8, 12)
     assert ImageSet(emoji_dir).size == (32, 32)
+
+
+def test_a_dataset_knows_its_labels(
+    tmp_path: Path, folder: Path, emoji_dir: Path, emoji: PreparedDataset
+) -> None:
+    labels = ImageSet(emoji_dir).labels
+    assert labels is not None
+    assert labels.tolist() == emoji.labels.tolist()
+    assert ImageSet(folder).labels is None
+    np.savez(tmp_path / "x.npz", np.zeros((2, 4, 4, 3), np.uint8))
+    for record, expected in (
+        ('{"request": {}, "labels": [5, 3]}', [5, 3]),
+        ('{"request": {}, "labels": [5, 3, 1]}', None),
+        ('{"request": {}, "labels": [true, false]}', None),
+        ('{"labels": [[1], [2, 3]]}', None),
+        ('{"labels": [1, 1e400]}', None),
+        ('{"labels": [1, 99999999999999999999]}', None),
+        ("[" * 100_000, None),
+        ("no JSON", None),
+    ):
+        (tmp_path / "x.json").write_text(record)
+        found = ImageSet(tmp_path / "x.npz").labels
+        assert (None if found is None else found.tolist()) == expected, record
 
 
 def test_files_are_decoded_at_the_same_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

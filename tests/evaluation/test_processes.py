@@ -56,9 +56,10 @@ def test_two_processes_find_what_one_finds(
     np.savez_compressed(tmp_path / "samples.npz", images)
     arguments = ["evaluate", f"--samples={tmp_path / 'samples.npz'}", f"--reference={emoji_dir}"]
     arguments += ["--network=efficientnet-lite0", "--device=cpu", "--batch-size=9"]
-    assert main([*arguments, f"--output={tmp_path / 'one.json'}"]) == 0
+    one_of = (f"--output={tmp_path / 'one.json'}", f"--nearest={tmp_path / 'one.png'}")
+    assert main([*arguments, *one_of]) == 0
     (tmp_path / "script.py").write_text(SCRIPT)
-    targets = ("--output=two.json", "--save-stats=two.npz")
+    targets = ("--output=two.json", "--save-stats=two.npz", "--nearest=two.png")
     done = torchrun(tmp_path, "script.py", *arguments, *targets)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("gathered") == 6  # shares of any length
@@ -66,6 +67,8 @@ def test_two_processes_find_what_one_finds(
     for name in NETWORKS["efficientnet-lite0"].metrics:
         assert two.pop(name) == pytest.approx(one.pop(name), rel=1e-4, abs=1e-5)
     assert two == one
+    assert (one["memorized"], one["nearest_distance"]) == (1, 0)  # they are of the reference
+    assert (tmp_path / "two.png").read_bytes() == (tmp_path / "one.png").read_bytes()
     assert done.stdout.count("network  ") == 1
     with np.load(tmp_path / "two.npz") as stats:
         assert stats["features"].shape == (64, 1280)

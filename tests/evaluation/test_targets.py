@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image, PngImagePlugin
 
 from evaluation.disk import full_disk
 from repa.config import EvaluateOptions
 from repa.errors import RepaError
-from repa.evaluation.targets import check_targets, writing
+from repa.evaluation.targets import NEAREST_MARK, check_targets, writing
 from repa.files import replacing, write_atomically
 
 FLAGS = {"output": "--output", "save_stats": "--save-stats"}
@@ -71,6 +72,36 @@ def test_two_results_need_two_names(inputs: dict[str, Path], tmp_path: Path, oth
         check(inputs, output=tmp_path / other, save_stats=tmp_path / "x.npz")
     with pytest.raises(RepaError, match=r"--output and --save-stats [^\n]*: give each a name"):
         check(inputs, output=tmp_path / "x.npz", save_stats=tmp_path / other)
+
+
+def test_a_picture_needs_a_name_of_its_own(inputs: dict[str, Path], tmp_path: Path) -> None:
+    for target in ("output", "save_stats"):
+        with pytest.raises(RepaError, match=rf"{FLAGS[target]} and --nearest [^\n]*: give each"):
+            check(inputs, **{target: tmp_path / "x.png/y.npz", "nearest": tmp_path / "x.png"})
+    with pytest.raises(RepaError, match=r"^--nearest .*x.jpg: expected a name that ends in .png$"):
+        check(inputs, nearest=tmp_path / "x.jpg")
+    inputs |= {"samples": tmp_path / "folder"}
+    with pytest.raises(RepaError, match=r"^--nearest [^\n]* lies in --samples "):
+        check(inputs, nearest=tmp_path / "folder" / "x.png")
+
+
+@pytest.mark.parametrize("text", [NEAREST_MARK[1], "a camera", None])
+def test_only_a_picture_of_ours_is_replaced(
+    inputs: dict[str, Path], tmp_path: Path, text: str | None
+) -> None:
+    mark = PngImagePlugin.PngInfo()
+    if text is not None:
+        mark.add_text(NEAREST_MARK[0], text)
+    Image.new("RGB", (3, 3)).save(tmp_path / "x.png", pnginfo=mark)
+    if text == NEAREST_MARK[1]:
+        check(inputs, nearest=tmp_path / "x.png")
+        return
+    whole = (tmp_path / "x.png").read_bytes()
+    for data in (whole, whole[:20], b"my diary\n", b""):
+        (tmp_path / "x.png").write_bytes(data)
+        message = r"^--nearest .*x.png exists and is no former picture of repa evaluate: choose an"
+        with pytest.raises(RepaError, match=message):
+            check(inputs, nearest=tmp_path / "x.png")
 
 
 RESULTS: dict[str, bytes] = {

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from evaluation.tiny import save_tiny_classifier
 from repa.errors import RepaError
 from repa.training import train
 
@@ -80,6 +81,19 @@ def test_a_reference_of_ones_own(evaluated, tmp_path: Path) -> None:
     [line] = evaluations(other)
     assert line["frechet_distance"] != ours[0]["frechet_distance"]
     assert line["inception_score"] == ours[0]["inception_score"]  # of the samples alone
+
+
+def test_a_classifier_judges_the_classes(evaluated, launch, emoji, tmp_path: Path) -> None:
+    file = save_tiny_classifier(tmp_path / "c.safetensors", tuple(emoji.manifest.classes))
+    judge = {"eval_network": "classifier", "eval_network_weights": file, "max_train_steps": 2}
+    [line] = evaluations(train(evaluated(**judge)))
+    assert line.keys() == {"step", "network", "samples", "class_accuracy"} | METRICS
+    [other] = evaluations(launch(evaluated(exp_name="together", **judge)))
+    assert other["class_accuracy"] == line["class_accuracy"]
+    few = save_tiny_classifier(tmp_path / "few.safetensors", ("cat", "dog"))
+    with pytest.raises(RepaError, match="--data-dir: label . is none of the classes of classifi"):
+        train(evaluated(exp_name="x", **judge | {"eval_network_weights": few}))
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(

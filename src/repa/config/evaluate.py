@@ -17,14 +17,21 @@ class EvaluateOptions(RunOptions):
     network: str = Field(
         "inception",
         description="network whose features are compared: inception (FID), dinov2, clip (CMMD), "
-        "or efficientnet-lite0 to 2",
+        "efficientnet-lite0 to 2, or classifier (of the samples' own classes)",
     )
     network_weights: Path | None = Field(
-        None, description="file with the network's weights; by default cached or downloaded"
+        None,
+        description="file with the network's weights, which classifier needs; by default "
+        "cached or downloaded",
     )
     batch_size: PositiveInt = Field(64, description="images at a time, on each process")
     neighbors: PositiveInt = Field(3, description="k of precision and recall")
     save_stats: Path | None = Field(
         None, description="npz for what the reference amounts to, to give as --reference later"
+    )
+    nearest: Path | None = Field(
+        None,
+        description="PNG of the samples nearest to reference images, each beside its three nearest "
+        "ones; the result says how many are copies",
     )
     output: Path | None = Field(None, description="JSON file for the result")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
+from repa.evaluation.class_accuracy import class_accuracy
 from repa.evaluation.cmmd import cmmd
 from repa.evaluation.frechet import Gaussian, frechet_distance
 from repa.evaluation.inception_score import inception_score
@@ -27,11 +29,13 @@ def compare(
     k: int = 3,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    labels: Tensor | None = None,
 ) -> dict[str, float]:
     """Metrics of one set of samples, in the order asked for.
 
     Those that the reference does not allow are left out: of bare statistics there are only Frechet
-    distances, and without spatial ones no sFID. The Inception Score needs no reference.
+    distances, and without spatial ones no sFID. The Inception Score needs no reference, nor does
+    the accuracy of classes, which needs labels.
 
     Args:
         reference: from the same network as the samples' features.
@@ -40,6 +44,7 @@ def compare(
         k: neighbor of precision and recall.
         seed: of the kernel distance's subsets.
         device: where to compute, in float64.
+        labels: (N,) int64, the classes the samples were drawn for; None if they are not known.
 
     Raises:
         ValueError: if a name is unknown or a set is too small.
@@ -55,6 +60,9 @@ def compare(
                 result[name] = frechet_distance(reference.spatial, spatial)
         elif name == "inception_score" and samples.probabilities is not None:
             result[name] = inception_score(samples.probabilities)
+        elif name == "class_accuracy":
+            if labels is not None and samples.probabilities is not None:
+                result[name] = class_accuracy(samples.probabilities, labels)
         elif name not in NEED_FEATURES:
             raise ValueError(f"unknown metric {name!r}")
         elif real is None:

@@ -12,19 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import repa
 from repa.config import EvaluateOptions
 from repa.errors import RepaError
+from repa.evaluation.class_accuracy import check_labels
 from repa.evaluation.compare import FRECHET, KERNEL, compare
 from repa.evaluation.images import ImageSet, digest, shown_size
 from repa.evaluation.kernel_distance import SUBSET_SIZE
+from repa.evaluation.nearest import check_images, find_nearest, save_picture
 from repa.evaluation.networks import NETWORKS, Features, Network, create_network
 from repa.evaluation.reference import check_count, features_of, load_reference
 from repa.evaluation.statistics import Reference, save_reference
 from repa.evaluation.targets import check_targets, writing
 from repa.processes import start_processes
 from repa.sampling.archive import read_request
+
+NEAREST = ("memorized", "nearest_distance")  # what `--nearest` adds to the metrics
 
 
 def run_evaluate(options: EvaluateOptions) -> None:
@@ -47,11 +52,14 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any] | None:
             features or a metric are not finite, or a result must not or cannot be written.
     """
     check_targets(options)
+    if options.nearest is not None:
+        check_images(options.reference)
     state = start_processes(options.device)
     images = ImageSet(options.samples)
     check_count("samples", images.path, len(images), options.neighbors)
     with state.local_main_process_first():  # the others wait while one downloads the network
         network = create_network(options.network, options.network_weights).to(state.device)
+    check_labels(f"the samples {images.path}", images.labels, network)
     with ThreadPoolExecutor(1) as background:  # hashing large files takes as long as reading them
         paths = (options.samples, options.reference) if state.is_main_process else ()
         digests = [background.submit(digest, path) for path in paths]
@@ -65,11 +73,13 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any] | None:
             save_reference(options.save_stats, reference, network)
         for line in _remarks(images, samples, reference, network):
             print(line)
-        metrics = _finite_metrics(options, reference, samples, network, state.device)
+        metrics = _finite_metrics(options, reference, samples, network, state.device, images.labels)
+        metrics |= _find_copies(options, images, samples, reference, state.device)
         sample_digest, reference_digest = (future.result() for future in digests)
     record = {
         "network": network.name,
         "network_weights": network.fingerprint,
+        **({} if network.accuracy is None else {"network_accuracy": network.accuracy}),
         "samples": {
             **_record(options.samples, sample_digest, len(samples)),
             **_drawn(options.samples),
@@ -111,12 +121,13 @@ def _finite_metrics(
     samples: Features,
     network: Network,
     device: torch.device,
+    labels: Tensor | None,
 ) -> dict[str, float]:
     """The metrics, of which none overflowed: features are finite, but statistics can be huge."""
     advice = f"are the statistics in --reference {options.reference} those of {network.name}?"
     try:
         metrics = compare(
-            reference, samples, network.metrics, options.neighbors, options.seed, device
+            reference, samples, network.metrics, options.neighbors, options.seed, device, labels
         )
     except torch.linalg.LinAlgError:
         raise RepaError(
@@ -126,6 +137,22 @@ def _finite_metrics(
         if not math.isfinite(value):
             raise RepaError(f"{name} is {value}, not a finite number: {advice}")
     return metrics
+
+
+def _find_copies(
+    options: EvaluateOptions,
+    images: ImageSet,
+    samples: Features,
+    reference: Reference,
+    device: torch.device,
+) -> dict[str, float]:
+    """What `--nearest` asks for: the picture, and how near samples are to reference images."""
+    if options.nearest is None or reference.features is None:
+        return {}
+    nearest = find_nearest(reference.features, samples.features, device)
+    save_picture(options.nearest, nearest, images, ImageSet(options.reference))
+    found = {"memorized": nearest.memorized, "nearest_distance": nearest.nearest_distance}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _remarks(
@@ -140,6 +167,11 @@ def _remarks(
     if reference.image_size not in (None, images.size):
         theirs = shown_size(reference.image_size)
         yield f"note: samples are {shown_size(images.size)}, the reference is {theirs}"
+    if network.classes and images.classes not in (None, network.classes):
+        yield (
+            f"warning: the classes of the samples are not named as those of {network.name}: "
+            "class_accuracy needs the same ones in the same order"
+        )
     counts = [len(samples)] + ([] if reference.count is None else [reference.count])
     if FRECHET & set(network.metrics) and min(counts) <= network.dim:
         yield (
@@ -159,12 +191,16 @@ def _print_table(result: Mapping[str, Any]) -> None:
     wanted = NETWORKS[result["network"]].metrics
     rows = {
         "network": result["network"],
+        **{name: f"{result[name]:.4f}" for name in ("network_accuracy",) if name in result},
         "samples": f"{result['samples']['count']:,} images",
         "reference": ", ".join(known),
-        **{name: f"{result[name]:.5f}" for name in wanted if name in result},
+        **{name: f"{result[name]:.5f}" for name in (*wanted, *NEAREST) if name in result},
     }
     for name, value in rows.items():
         print(f"{name:20}{value}")
     left_out = [name for name in wanted if name not in result]
+    if "class_accuracy" in left_out:
+        left_out.remove("class_accuracy")
+        print("left out, as the labels of the samples are not known: class_accuracy")
     if left_out:
         print(f"left out, as the reference has no features for them: {', '.join(left_out)}")

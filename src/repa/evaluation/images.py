@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from repa.data.sources import Source, open_source
 from repa.errors import RepaError
 from repa.evaluation.npz import NpzImages
 
+PICKED_BATCH = 256  # images read at a time on the way to some of an npz
 THREADS = min(8, os.cpu_count() or 1)  # that decode files
 
 
@@ -29,6 +32,7 @@ class ImageSet:
 
     Attributes:
         size: height and width of all of them.
+        classes: names of the classes, in the order of the labels; None where they are not known.
 
     Args:
         path: npz with `arr_0` (N, H, W, 3) uint8; a folder or zip of image files of one size; or a
@@ -41,11 +45,13 @@ class ImageSet:
     def __init__(self, path: Path):
         self.path = path
         self.size: tuple[int, int]
+        self.classes: tuple[str, ...] | None = None
         self._read: Callable[[range, int], Iterator[np.ndarray]]  # batches (n, 3, H, W)
         if (path / MANIFEST).exists() or is_released_layout(path):
             self._dataset = open_dataset(path)
             self._count, self._read = len(self._dataset), self._from_dataset
             self.size = (self._dataset.manifest.resolution,) * 2
+            self.classes = tuple(self._dataset.manifest.classes)
         elif path.suffix == ".npz":
             self._archive = NpzImages(path)
             self._count, self._read = len(self._archive), self._from_npz
@@ -58,6 +64,16 @@ class ImageSet:
     def __len__(self) -> int:
         return self._count
 
+    @cached_property
+    def labels(self) -> Tensor | None:
+        """The classes of the images (N,), int64: a prepared dataset's, or those that `repa sample`
+        drew them for, by its record beside the npz. None where they are not known."""
+        if hasattr(self, "_dataset"):
+            return torch.tensor(self._dataset.labels)
+        if hasattr(self, "_archive"):
+            return _recorded_labels(self.path.with_suffix(".json"), len(self))
+        return None
+
     def batches(self, batch_size: int, wanted: range | None = None) -> Iterator[Tensor]:
         """Images (n, 3, H, W), uint8, of a contiguous range; of all by default.
 
@@ -69,6 +85,22 @@ class ImageSet:
             while (batch := coming.result()) is not None:
                 coming = ahead.submit(next, batches, None)
                 yield torch.from_numpy(batch)
+
+    def pick(self, indices: Sequence[int]) -> Tensor:
+        """Images (n, 3, H, W), uint8, at these places in this order; places may repeat.
+
+        An npz is read through as far as the last of them, in one go.
+        """
+        spans = [range(index, index + 1) for index in sorted(set(indices))]
+        if hasattr(self, "_archive"):
+            spans = [range(min(indices), max(indices) + 1)]
+        wanted, found = set(indices), {}
+        for span in spans:
+            images = (image for batch in self._read(span, PICKED_BATCH) for image in batch)
+            for index, image in zip(span, images, strict=True):
+                if index in wanted:
+                    found[index] = image.copy()  # not a view that keeps its batch
+        return torch.from_numpy(np.stack([found[index] for index in indices]))
 
     def _from_dataset(self, wanted: range, batch_size: int) -> Iterator[np.ndarray]:
         for start in range(wanted.start, wanted.stop, batch_size):
@@ -101,6 +133,17 @@ class ImageSet:
             name = self._source.items[index].name
             raise RepaError(f"{self.path}: {name} is no readable image: {error}") from None
         return np.asarray(image).transpose(2, 0, 1)
+
+
+def _recorded_labels(path: Path, count: int) -> Tensor | None:
+    """The labels in a record of `repa sample`; None if it is none, as any file may be so called."""
+    try:
+        labels = np.array(json.loads(path.read_bytes())["labels"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if labels.shape != (count,) or labels.dtype != np.int64:
+        return None
+    return torch.from_numpy(labels)
 
 
 def _open_files(path: Path) -> Source:

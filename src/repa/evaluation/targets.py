@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import tempfile
@@ -10,27 +11,35 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from PIL import Image
+
 from repa.config import EvaluateOptions
 from repa.errors import RepaError
 from repa.evaluation.npz import IMAGES, npz_names
 from repa.files import replacing
 
 RESULT_BYTES = 1 << 20  # results of ours are far shorter
+SUFFIXES = {"--save-stats": ".npz", "--nearest": ".png"}
+NEAREST_MARK = ("Software", "repa evaluate --nearest")  # a text in pictures of ours
 
 
 def check_targets(options: EvaluateOptions) -> None:
     """Finds out before the work, not after it, that a result must not or cannot be written.
 
     Raises:
-        RepaError: if `--output` or `--save-stats` would overwrite what is read, each other, or
-            anything but a former result of its kind; or if no file can be made there.
+        RepaError: if `--output`, `--save-stats` or `--nearest` would overwrite what is read, each
+            other, or anything but a former result of its kind; or if no file can be made there.
     """
     inputs = {
         "--samples": options.samples,
         "--reference": options.reference,
         "--network-weights": options.network_weights,
     }
-    targets = {"--output": options.output, "--save-stats": options.save_stats}
+    targets = {
+        "--output": options.output,
+        "--save-stats": options.save_stats,
+        "--nearest": options.nearest,
+    }
     named = {flag: path for flag, path in targets.items() if path is not None}
     for flag, path in named.items():
         try:
@@ -42,14 +51,13 @@ def check_targets(options: EvaluateOptions) -> None:
             _check_place(flag, path)
         except (OSError, ValueError) as error:  # such as a name too long, or with a zero byte
             raise RepaError(f"{flag} {path}: {error}") from None
-    places = [Path(os.path.realpath(path)) for path in named.values()]
-    if len(places) == 2 and any(
-        one in (other, *other.parents) for one, other in (places, reversed(places))
-    ):
-        raise RepaError(
-            f"--output and --save-stats are one file, {options.save_stats}, or one lies in the "
-            "other: give each a name of its own"
-        )
+    for (one, path), (other, other_path) in itertools.combinations(named.items(), 2):
+        places = [Path(os.path.realpath(target)) for target in (path, other_path)]
+        if any(place in (rest, *rest.parents) for place, rest in (places, reversed(places))):
+            raise RepaError(
+                f"{one} and {other} are one file, {other_path}, or one lies in the other: "
+                "give each a name of its own"
+            )
 
 
 @contextmanager
@@ -78,8 +86,9 @@ def writing(flag: str, path: Path) -> Iterator[IO[bytes]]:
 def _check_name(flag: str, path: Path) -> None:
     if path.is_dir():
         raise RepaError(f"{flag} {path} is a folder; expected the name of a file")
-    if flag == "--save-stats" and path.suffix != ".npz":
-        raise RepaError(f"{flag} {path}: expected a name that ends in .npz")
+    suffix = SUFFIXES.get(flag, path.suffix)
+    if path.suffix != suffix:
+        raise RepaError(f"{flag} {path}: expected a name that ends in {suffix}")
     partial = path.with_name(path.name + ".partial")
     if partial.is_dir():
         raise RepaError(f"{flag} {path}: {partial} is a folder; choose another name or delete it")
@@ -100,6 +109,7 @@ def _check_former(flag: str, path: Path) -> None:
     is_former, kind = {
         "--output": (_is_result, "result"),
         "--save-stats": (_is_statistics, "statistics"),
+        "--nearest": (_is_picture, "picture"),
     }[flag]
     if path.exists() and not (path.is_file() and is_former(path)):
         raise RepaError(
@@ -124,6 +134,16 @@ def _is_statistics(path: Path) -> bool:
     except RepaError:
         return False
     return {"network", "mu"} <= names and IMAGES not in names
+
+
+def _is_picture(path: Path) -> bool:
+    key, text = NEAREST_MARK
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return image.info.get(key) == text
+    # What Pillow raises for what is no image, is damaged, or would fill the memory.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False
 
 
 def _check_place(flag: str, path: Path) -> None:

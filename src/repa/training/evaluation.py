@@ -16,6 +16,7 @@ from repa.data.share import spread
 from repa.devices import pick_precision
 from repa.diffusion import Interpolant
 from repa.errors import RepaError
+from repa.evaluation.class_accuracy import check_labels
 from repa.evaluation.compare import compare
 from repa.evaluation.extract import extract, gather
 from repa.evaluation.networks import create_network
@@ -77,6 +78,7 @@ class Evaluations:
         with accelerator.local_main_process_first():  # the others wait while one downloads it
             network = create_network(options.eval_network, options.eval_network_weights)
         self.network = network.to(device)
+        check_labels("--data-dir", torch.from_numpy(self.labels), network)
         if options.eval_reference is None:
             self.reference = self._dataset_reference(dataset)
         else:
@@ -113,6 +115,7 @@ class Evaluations:
             NEIGHBORS,
             self.seed,
             self.accelerator.device,
+            torch.from_numpy(self.labels),
         )
         record = {"step": step, "network": self.network.name, "samples": len(features), **metrics}
         with self.path.open("a") as file:

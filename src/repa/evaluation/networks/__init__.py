@@ -20,17 +20,15 @@ class Row:
     metrics: tuple[str, ...]
 
 
-EFFICIENTNET = Row(
-    "efficientnet",
-    ("frechet_distance", "precision", "recall", "inception_score", "kernel_distance"),
-)
+GENERAL = ("frechet_distance", "precision", "recall", "inception_score", "kernel_distance")
 
 # A new network is one file and one line here.
 NETWORKS = {
     "inception": Row("inception", ("fid", "sfid", "inception_score", "precision", "recall", "kid")),
     "dinov2": Row("dinov2", ("fd_dinov2", "precision", "recall")),
     "clip": Row("clip", ("cmmd",)),
-    **{f"efficientnet-lite{i}": EFFICIENTNET for i in range(3)},
+    "classifier": Row("classifier", (*GENERAL, "class_accuracy")),
+    **{f"efficientnet-lite{i}": Row("efficientnet", GENERAL) for i in range(3)},
 }
 
 

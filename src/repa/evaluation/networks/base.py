@@ -44,11 +44,16 @@ class Network(nn.Module):
         dim: width D of the features.
         spatial_dim: width S of the spatial features, 0 if there are none.
         library: package the network comes from.
+        classes: names of the classes that samples are drawn for, in the order of their labels;
+            empty where its classes are others.
+        accuracy: share of real images of these classes that it recognizes, where known.
     """
 
     metrics: tuple[str, ...] = ()
     spatial_dim = 0
     library = "timm"
+    classes: tuple[str, ...] = ()
+    accuracy: float | None = None
 
     def __init__(self, name: str, network: Any, dim: int):
         super().__init__()
