@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?=
+TRAIN ?= cifar10-train.zip
+TEST ?= cifar10-test.zip
 
-.PHONY: install demo test bench lint lock clean
+.PHONY: install demo test bench convergence convergence-cpu lint lock clean
 
 install: .venv/installed
 
@@ -26,6 +28,16 @@ bench: install
 	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/evaluating.py
 	$(BIN)/python benchmarks/probing.py
+
+# What alignment does on CIFAR-10 (docs/results.md): on a GPU, or in 40 minutes on two CPU cores.
+convergence: install
+	$(BIN)/python benchmarks/convergence.py --train $(TRAIN) --test $(TEST) --classifier-epochs 30
+
+convergence-cpu: install
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/convergence.py --train $(TRAIN) --test $(TEST) \
+		--plain configs/cifar10/plain-cpu.yaml --repa configs/cifar10/repa-cpu.yaml --device cpu \
+		--samples 1000 --sampler-steps 25 --reference-images 5000 --analysis-images 2000 \
+		--out convergence-cpu
 
 lint: install
 	$(BIN)/ruff check .

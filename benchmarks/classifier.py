@@ -26,7 +26,7 @@ from repa.evaluation.networks.classifier import prepare_images, read_record, sav
 from repa.evaluation.networks.resnet import SmallResNet
 from repa.memory import keep_freed_memory
 
-EPOCHS, BATCH, WIDTH = 14, 128, 48
+EPOCHS, BATCH, WIDTH = 10, 128, 48
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, SMOOTHING = 0.12, 0.9, 5e-4, 0.1
 START, RISE = 0.1, 0.25  # of the highest learning rate, and how long it grows
 SHIFT = 2  # pixels

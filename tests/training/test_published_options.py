@@ -76,6 +76,7 @@ def test_an_earlier_step_can_be_chosen(options) -> None:
             {"resume_step": 2, "projection_layer_type": "conv"},
             "different: --projection-layer-type",
         ),
+        ({"resume_step": 2, "target_norm": "channel"}, "different: --target-norm"),
     ],
 )
 def test_a_step_that_cannot_be_continued_is_refused(options, changes, message) -> None:

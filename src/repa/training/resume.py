@@ -20,6 +20,8 @@ KEPT = (
     "encoder_depth",
     "projector_dim",
     "projection_layer_type",
+    "projection_loss_type",
+    "target_norm",
     "path_type",
     "batch_size",
 )
