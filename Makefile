@@ -31,7 +31,8 @@ bench: install
 
 # What alignment does on CIFAR-10 (docs/results.md): on a GPU, or in 40 minutes on two CPU cores.
 convergence: install
-	$(BIN)/python benchmarks/convergence.py --train $(TRAIN) --test $(TEST) --classifier-epochs 30
+	$(BIN)/python benchmarks/convergence.py --train $(TRAIN) --test $(TEST) --classifier-epochs 30 \
+		--vary "--target-norm channel"
 
 convergence-cpu: install
 	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/convergence.py --train $(TRAIN) --test $(TEST) \
@@ -50,4 +51,4 @@ lock:
 		--no-header --no-annotate --extra demo --extra hf --extra dev --extra build pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf .venv repa-demo
+	rm -rf .venv repa-demo convergence convergence-cpu
