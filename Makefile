@@ -37,7 +37,7 @@ convergence: install
 convergence-cpu: install
 	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/convergence.py --train $(TRAIN) --test $(TEST) \
 		--plain configs/cifar10/plain-cpu.yaml --repa configs/cifar10/repa-cpu.yaml --device cpu \
-		--samples 1000 --sampler-steps 25 --reference-images 5000 --analysis-images 2000 \
+		--samples 1000 --sampler-steps 25 --reference-images 5000 --analysis-images 1000 \
 		--out convergence-cpu
 
 lint: install

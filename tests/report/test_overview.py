@@ -184,5 +184,5 @@ def test_repetitions_are_one_column_and_one_verdict(comparison: Comparison) -> N
     )
     assert verdict.findings[-1].startswith(
         "repa reaches plain's mean final FID 34 (inception, 5,000 samples) at about step 181,000, "
-        "2.2 times sooner, 2.2 to 2.2 over 2 seeds; that is after 752 min of training"
+        "2.2 times sooner, 2.22 to 2.22 over 2 seeds; that is after 752 min of training"
     )

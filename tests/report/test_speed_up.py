@@ -83,23 +83,27 @@ def test_the_target_is_the_plain_runs_last_value(compared) -> None:
     [
         # Pairs of equal seed, each with its own target: 400 / 200 and 400 / 250.
         ([{400: 20}, {400: 30}], [{100: 30, 300: 10}, {100: 60, 300: 20}],
-         "at about step 225, 1.8 times sooner, 1.6 to 2.0 over 2 seeds"),
+         "at about step 225, 1.8 times sooner, 1.60 to 2.00 over 2 seeds"),
         ([{400: 20}, {400: 20}], [{800: 20, 100: 21}, {400: 20, 100: 21}],
-         "at about step 600, 1.3 times later, 1.0 to 2.0 over 2 seeds"),
+         "at about step 600, 1.3 times later, 1.00 to 2.00 over 2 seeds"),
         ([{400: 20}, {400: 20}], [{100: 20}, {100: 30, 200: 20}],
-         "at about step 150, at least 3.0 times sooner, 2.0 to 4.0 over 2 seeds"),
+         "at about step 150, at least 3.0 times sooner, 2.00 to 4.00 over 2 seeds"),
         ([{400: 20}, {400: 20}], [{100: 30, 200: 20}, {400: 21}],
-         "at step 200 with 1 of 2 seeds, 2.0 times sooner, 2.0 to 2.0 over 1 seed"),
+         "at step 200 with 1 of 2 seeds, 2.0 times sooner (between 2.0 and 4.0)"),
         ([{400: 20}, {400: 10}], {100: 25, 200: 15, 300: 5},
-         "at about step 200, 2.1 times sooner, 1.6 to 2.7 over 2 pairs"),
+         "at about step 200, 2.1 times sooner, 1.60 to 2.67 over 2 pairs"),
         ({400: 20}, [{100: 25, 200: 15}, {100: 30, 300: 10}],
-         "at about step 175, 2.3 times sooner, 2.0 to 2.7 over 2 seeds"),
+         "at about step 175, 2.3 times sooner, 2.00 to 2.67 over 2 seeds"),
     ],
 )  # fmt: skip
 def test_over_seeds_there_is_a_mean_with_the_lowest_and_the_highest(
     compared, plain, other, text: str
 ) -> None:
     assert said(compared(plain, other)) == f"other reaches it {text}"
+
+
+def test_one_step_tells_nothing_about_how_soon(compared) -> None:
+    assert compared({400: 20}, {400: 10}) is None
 
 
 def test_that_no_seed_gets_there_is_said(compared) -> None:
@@ -125,7 +129,7 @@ def test_a_run_that_never_gets_there_is_told_its_time(compared) -> None:
 def test_where_a_log_tells_no_time_nothing_is_said_of_it(tmp_path: Path) -> None:
     folders = [write_run(tmp_path / "plain"), write_run(tmp_path / "other", "dinov2-vit-b")]
     for folder in folders:
-        write_lines(folder / "evaluations.jsonl", [evaluation(100, 20.0)])
+        write_lines(folder / "evaluations.jsonl", [evaluation(s, 20.0) for s in (100, 200)])
     (folders[1] / "metrics.jsonl").unlink()
     groups = groups_of(read_runs(folders))
     assert speed_up(groups, INCEPTION, "minutes") is None

@@ -88,7 +88,7 @@ def protocol_of(line: Mapping[str, Any]) -> Protocol:
     return Protocol(
         str(network),
         number,
-        printable(PurePath(str(reference.get("path", ""))).name),
+        printable(PurePath(str(reference.get("path", ""))).name.removesuffix(".npz")),
         sampler(samples.get("drawn")),
         str(line.get("network_weights", "")),
         str(reference.get("sha256", "")),

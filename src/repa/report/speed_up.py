@@ -65,7 +65,7 @@ class Arrival:
 
     def _how(self) -> str:
         factors = [pair.factor for pair in self.pairs if pair.factor is not None]
-        if len(self.pairs) == 1 and factors:
+        if len(factors) == 1:
             return _in_words(factors[0])
         return _mean_in_words(factors, self.of) if factors else ""
 
@@ -102,13 +102,14 @@ class SpeedUp:
 def speed_up(groups: Sequence[Group], protocol: Protocol, over: Over = "step") -> SpeedUp | None:
     """Where each group first gets to the baseline's final distance.
 
-    None if there is nothing to compare, or if `over` is minutes and the log of a run that was
-    evaluated does not tell them.
+    None if there is nothing to compare, as where all were evaluated at one step, or if `over` is
+    minutes and the log of a run that was evaluated does not tell them.
     """
-    key = distance_of((run for group in groups for run in group.runs), protocol)
-    if key is None:
+    runs = [run for group in groups for run in group.runs]
+    key = distance_of(runs, protocol)
+    if key is None or len({s for run in runs for s in values(evaluations(run, protocol), key)}) < 2:
         return None
-    curves = {run.name: curve(run, protocol, key, over) for group in groups for run in group.runs}
+    curves = {run.name: curve(run, protocol, key, over) for run in runs}
     if None in curves.values():
         return None
     known = {name: points for name, points in curves.items() if points}
@@ -166,7 +167,7 @@ def _in_words(factor: Factor) -> str:
 
 
 def _mean_in_words(factors: Sequence[Factor], of: str) -> str:
-    """`1.6 times sooner, 1.4 to 1.9 over 3 seeds`; `at least` where one of them is only that."""
+    """`1.6 times sooner, 1.43 to 1.91 over 3 seeds`; `at least` where one is only that."""
     mean = fmean(factor.value for factor in factors)
     text, is_later = _times(mean)
     found = [factor.inverse if is_later else factor for factor in factors]
@@ -174,7 +175,7 @@ def _mean_in_words(factors: Sequence[Factor], of: str) -> str:
     if len(bounds) > 1:
         return ""
     values = [factor.value for factor in found]
-    over = f"{min(values):.1f} to {max(values):.1f} over {count(len(found), of)}"
+    over = f"{min(values):.2f} to {max(values):.2f} over {count(len(found), of)}"
     return f"{' '.join([*bounds, text])}, {over}"
 
 
