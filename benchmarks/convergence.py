@@ -145,6 +145,8 @@ def make_arms(options: argparse.Namespace) -> Iterator[Arm]:
     yield Arm("repa", options.repa, target)
     for text in options.vary:
         words = tuple(shlex.split(text))
+        if len(words) % 2:
+            raise SystemExit(f"--vary {text!r}: expected options of repa train, each with a value")
         values = [word.replace("/", "-").replace(",", "+") for word in words[1::2]]
         yield Arm("repa-" + "-".join(values), options.repa, target + words)
 

@@ -73,3 +73,10 @@ def test_it_trains_judges_and_reports_and_goes_on_with_another_arm(
     commands = [line.split()[2] for line in printed.splitlines() if line.startswith("$ repa ")]
     assert commands.count("sample") == 2 * 2  # checkpoints and seeds of the new arm alone
     assert "| repa-1.0 | " in (out / "results.md").read_text()
+
+
+def test_options_without_a_value_are_refused(arguments: list[str]) -> None:
+    command = [sys.executable, "benchmarks/convergence.py", *arguments, "--vary", "--compile"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert done.stderr == "--vary '--compile': expected options of repa train, each with a value\n"
