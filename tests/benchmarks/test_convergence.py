@@ -76,7 +76,7 @@ def test_it_trains_judges_and_reports_and_goes_on_with_another_arm(
 
 
 def test_options_without_a_value_are_refused(arguments: list[str]) -> None:
-    command = [sys.executable, "benchmarks/convergence.py", *arguments, "--vary", "--compile"]
+    command = [sys.executable, "benchmarks/convergence.py", *arguments, "--vary=--compile"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1
     assert done.stderr == "--vary '--compile': expected options of repa train, each with a value\n"
