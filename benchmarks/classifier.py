@@ -5,7 +5,7 @@
 
 On the images of a prepared dataset, randomly shifted by up to 2 pixels and mirrored. The share of
 another one's images that it gives their class is printed, and kept in the file. The defaults are
-for CIFAR-10, where 10 epochs gave 85.0 % in 405 seconds of one busy CPU core.
+for CIFAR-10, where 10 epochs gave 85.1 % in 216 seconds on two CPU cores.
 """
 
 from __future__ import annotations
