@@ -32,9 +32,9 @@ def nt_xent_alignment_loss(projected: Tensor, target: Tensor, temperature: float
     """NT-Xent: each projected token should tell its own target from those of its image.
 
     `L = -mean log softmax_j(cos(projected_i, target_j) / temperature)_i`, j over the tokens of the
-    same image (Chen et al., ICML 2020; the alternative to the cosine in REPA's ablation, which does
-    not say what the negatives are). Tokens of other images are left out: their number would grow
-    with the square of the batch, and the loss would depend on how processes share it.
+    same image (Chen et al., ICML 2020; the alternative to the cosine in REPA's ablation). Tokens of
+    other images are left out as negatives: the cost would grow with the square of the batch, and
+    the loss would depend on how processes share it.
 
     Args:
         projected: projected hidden states (N, T, D), any floating dtype.
