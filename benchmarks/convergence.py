@@ -12,7 +12,8 @@
 6. probes hidden states, compares them with the encoders, and writes DIR/report/report.html and
    DIR/results.md.
 
-Each step is a command of repa, which is printed. Started again, it goes on where it was.
+All but the judges' preparation is commands of repa, which are printed. Started again, it goes on
+where it was.
 `--enc-type dinov2-vit-b` aligns to another encoder than the recipe's.
 """
 

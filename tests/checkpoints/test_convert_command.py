@@ -30,6 +30,16 @@ from repa.errors import RepaError
 
 
 class TestCommand:
+    def test_the_release_has_no_convolutional_heads(self, tmp_path: Path, capsys) -> None:
+        ours = save_ours(tmp_path / "ours")
+        state = json.loads((ours / "state.json").read_text())
+        state["options"]["projection_layer_type"] = "conv"
+        (ours / "state.json").write_text(json.dumps(state))
+        dest = tmp_path / "a.pt"
+        assert main(["convert", "--ckpt", str(ours), "--dest", str(dest), "--to", "released"]) == 2
+        assert "its projection heads are convolutions" in capsys.readouterr().err
+        assert not dest.exists()
+
     def test_says_what_was_written(self, tmp_path: Path, released: Path, capsys) -> None:
         convert(released, tmp_path / "a", "repa")
         convert(released, tmp_path / "b", "pretrained")

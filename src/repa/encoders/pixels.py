@@ -32,7 +32,7 @@ class PixelEncoder(Encoder):
         super().__init__(
             name,
             nn.Identity(),
-            dim=3 * (resolution // grid_size) ** 2,
+            dim=_width(resolution, grid_size),
             input_size=resolution,
             grid_size=grid_size,
             mean=HALF,
@@ -46,5 +46,9 @@ class PixelEncoder(Encoder):
     @classmethod
     def describe(cls, name: str, resolution: int, folder: Path) -> Description:
         grid = own_grid(resolution)
-        dim = 3 * (resolution // grid) ** 2
-        return Description(0.0, resolution, grid, dim, "none", "installed")
+        width = _width(resolution, grid)
+        return Description(0.0, resolution, grid, width, "none", "installed")
+
+
+def _width(resolution: int, grid_size: int) -> int:
+    return 3 * (resolution // grid_size) ** 2
