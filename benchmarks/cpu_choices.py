@@ -24,7 +24,7 @@ import torch
 from timing import medians
 
 from repa.devices import autocast, in_slices, pick_precision
-from repa.diffusion import Interpolant
+from repa.diffusion import FlowMatching
 from repa.encoders import create_encoder
 from repa.encoders.efficientnet import CPU_SLICE
 from repa.models import create_model
@@ -98,7 +98,7 @@ def attention_ratio(rounds: int) -> float:
         model = create_model(
             "SiT-Ti/4", input_size=32, in_channels=3, num_classes=9, fused_attn=fused_attn
         )
-        module = TrainingModule(model, Interpolant())
+        module = TrainingModule(model, FlowMatching())
 
         def run() -> None:
             with autocast(precision, CPU):

@@ -35,7 +35,7 @@ from repa.data import PreparedDataset
 from repa.data.prepare import prepare
 from repa.data.share import Work
 from repa.data.sources import open_source
-from repa.diffusion import Interpolant
+from repa.diffusion import FlowMatching
 from repa.models import create_model
 
 LAYERS, TESTS, BATCH = 12, 1000, 32
@@ -54,7 +54,7 @@ def states_ratio(dataset: PreparedDataset, count: int, rounds: int) -> dict[str,
 
     def ours() -> Tensor:
         depths = range(1, model.depth + 1)
-        return hidden_states(model, dataset, range(count), depths, Interpolant(), batch_size=BATCH)
+        return hidden_states(model, dataset, range(count), depths, FlowMatching(), batch_size=BATCH)
 
     assert ours().shape == (model.depth, count, model.hidden_size)
     handle.remove()

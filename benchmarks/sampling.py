@@ -22,7 +22,7 @@ from timing import medians
 from torch import Tensor, nn
 
 from repa.config import SamplerOptions
-from repa.diffusion import Interpolant
+from repa.diffusion import FlowMatching
 from repa.models import Transformer, create_model
 from repa.sampling.generate import generate_latents
 
@@ -107,7 +107,7 @@ def main() -> None:
 
     def ours(name: str, sampler: SamplerOptions) -> None:
         noise = FixedNoise(noises)
-        samples[name] = generate_latents(model, labels, noise, sampler, Interpolant()).cpu()
+        samples[name] = generate_latents(model, labels, noise, sampler, FlowMatching()).cpu()
 
     counted = Counter(model)
     ours("interval", interval)

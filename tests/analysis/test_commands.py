@@ -20,7 +20,7 @@ from repa.checkpoints import list_checkpoints, load_model
 from repa.cli import main
 from repa.config import AlignOptions, ProbeOptions, TrainOptions
 from repa.data import PreparedDataset
-from repa.diffusion import Interpolant
+from repa.diffusion import FlowMatching
 from repa.errors import RepaError
 from repa.training import train
 
@@ -110,7 +110,7 @@ def test_every_block_floor_and_ceiling_are_probed(probe, runs, emoji_dir: Path) 
     labels = torch.from_numpy(dataset.labels)
     model, _ = load_model(runs[1])
     states = (
-        hidden_states(model, dataset, i, [2], Interpolant(), 0.5)[0] for i in (train_rows, test)
+        hidden_states(model, dataset, i, [2], FlowMatching(), 0.5)[0] for i in (train_rows, test)
     )
     by_hand, by_hand_test = states
     expected = linear_probe(by_hand, labels[train_rows], by_hand_test, labels[test])
@@ -142,7 +142,7 @@ def test_each_metric_of_alignment_is_that_of_the_library(align, runs, emoji_dir:
     found = align(neighbors=5)
     dataset = PreparedDataset(emoji_dir)
     model, _ = load_model(runs[0])
-    states = hidden_states(model, dataset, range(64), [3], Interpolant(), 0.5)[0]
+    states = hidden_states(model, dataset, range(64), [3], FlowMatching(), 0.5)[0]
     target = target_states(dataset, range(64), ENCODER)
     states, target = F.normalize(states.double()), F.normalize(target.double())
     [row] = [r for r in found["rows"] if r["name"] == "plain" and r["depth"] == 3]

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from repa.analysis.hidden_states import hidden_states, pool_tokens
+from repa.autoencoders import from_uint8
 from repa.data import PreparedDataset
-from repa.diffusion import Interpolant
+from repa.diffusion import DDPM, FlowMatching
 from repa.errors import RepaError
 from repa.models import DiT, SiT
 
@@ -23,7 +24,7 @@ def tiny(dataset: PreparedDataset, **changes) -> SiT:
 
 
 def states_of(model: SiT, dataset: PreparedDataset, indices: range, **options) -> Tensor:
-    return hidden_states(model, dataset, indices, (1, 3), Interpolant(), **options)
+    return hidden_states(model, dataset, indices, (1, 3), FlowMatching(), **options)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "patch"])
@@ -52,12 +53,12 @@ def test_states_are_those_of_the_blocks_in_the_given_order_from_one_pass(
             seen[depth] = call[-1]
 
         block.register_forward_hook(look)
-    states = hidden_states(model, emoji, range(4), (3, 1, 2), Interpolant(), time=0.0)
+    states = hidden_states(model, emoji, range(4), (3, 1, 2), FlowMatching(), time=0.0)
     assert calls == [1, 2, 3]
     for layer, depth in zip(states, (3, 1, 2), strict=True):
         torch.testing.assert_close(layer, seen[depth].mean(1))
 
-    [patches] = hidden_states(model, emoji, range(4), (2,), Interpolant(), 0.0, pooling="patch")
+    [patches] = hidden_states(model, emoji, range(4), (2,), FlowMatching(), 0.0, pooling="patch")
     for i in range(4):  # a token of its own image
         distances = (seen[2][i] - patches[i]).abs().amax(1)
         assert distances.min() < 1e-6 < distances.median()
@@ -107,7 +108,7 @@ def test_latents_are_drawn_from_their_posterior() -> None:
     seen = []
     model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     for std, time in ((0, 0.0), (2, 0.0), (2, 1.0)):
-        hidden_states(model, Latents(std), range(10), (1,), Interpolant(), time)
+        hidden_states(model, Latents(std), range(10), (1,), FlowMatching(), time)
     still, drawn, noise = seen
     assert still.eq(1).all()  # (3 - 1) 0.5
     assert (drawn.mean(), drawn.std()) == (pytest.approx(1, abs=0.1), pytest.approx(1, abs=0.1))
@@ -128,13 +129,22 @@ def test_what_cannot_be_looked_into_is_one_clear_line(
     emoji: PreparedDataset, changes: dict, depths: tuple[int, ...], message: str
 ) -> None:
     with pytest.raises(RepaError, match=message):
-        hidden_states(tiny(emoji, **changes), emoji, range(4), depths, Interpolant())
+        hidden_states(tiny(emoji, **changes), emoji, range(4), depths, FlowMatching())
 
 
-def test_only_flows_are_looked_into(emoji: PreparedDataset) -> None:
+def test_a_diffusion_model_sees_its_own_steps_and_noise(emoji: PreparedDataset) -> None:
     model = DiT(input_size=32, patch_size=8, in_channels=3, hidden_size=32, depth=1, num_heads=2)
-    with pytest.raises(RepaError, match="only flow-based models"):
-        hidden_states(model, emoji, range(4), (1,), Interpolant())
+    seen = []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    for time in (0.0, 0.5, 1.0):
+        hidden_states(model, emoji, range(4), (1,), DDPM(), time)
+    (clean, first, _), (_, middle, _), (noise, last, _) = seen
+    assert [t.unique().tolist() for t in (first, middle, last)] == [[0], [500], [999]]
+    images = from_uint8(torch.from_numpy(emoji.images(range(4))))
+    assert (clean - images).abs().max() < 0.1
+    assert noise.std() == pytest.approx(1, abs=0.05)
+    correlation = torch.corrcoef(torch.stack([noise.flatten(), images.flatten()]))[0, 1]
+    assert abs(correlation) < 0.05
 
 
 def test_tokens_of_half_precision_are_averaged_in_float32() -> None:

@@ -13,7 +13,7 @@ from repa.data import PreparedDataset
 from repa.data.prepare import prepare
 from repa.data.share import Work
 from repa.data.sources import open_source
-from repa.diffusion import Interpolant
+from repa.diffusion import FlowMatching
 from repa.errors import RepaError
 from repa.models import SiT
 
@@ -153,7 +153,7 @@ def real_layers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tensor, Tenso
     for block in model.blocks:
         torch.nn.init.normal_(block.adaLN_modulation[1].weight, std=0.05)
     every = range(len(emoji))
-    states = hidden_states(model, emoji, every, (1, 2), Interpolant(), time=0.1)
+    states = hidden_states(model, emoji, every, (1, 2), FlowMatching(), time=0.1)
     return states, torch.from_numpy(emoji.labels)
 
 

@@ -10,7 +10,7 @@ from repa.alignment import projection_heads
 from repa.checkpoints import CheckpointState
 from repa.cli import main
 from repa.data.format import AutoencoderRecord
-from repa.diffusion import Interpolant
+from repa.diffusion import FlowMatching
 from repa.models import DiT, SiT, create_model
 from repa.training.checkpoint import save_checkpoint
 from repa.training.module import TrainingModule
@@ -130,7 +130,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def training_parts(seed: int, heads: bool = True) -> tuple:
     """A training module, its average and its optimizer, with every tensor of its own."""
     model = random_model(seed=seed)
-    module = TrainingModule(model, Interpolant(), [8, 12] if heads else [], 2, projector_dim=16)
+    module = TrainingModule(model, FlowMatching(), [8, 12] if heads else [], 2, projector_dim=16)
     optimizer = torch.optim.AdamW(module.parameters(), lr=2e-4, betas=(0.8, 0.95))
     sum(p.square().sum() for p in module.parameters()).backward()
     optimizer.step()

@@ -27,7 +27,7 @@ from repa.checkpoints import (
 )
 from repa.checkpoints.checkpoint import open_checkpoint
 from repa.data.format import AutoencoderRecord
-from repa.diffusion import Interpolant
+from repa.diffusion import FlowMatching
 from repa.errors import RepaError
 from repa.training.checkpoint import restore
 from repa.training.module import TrainingModule
@@ -141,7 +141,7 @@ class TestTheReleasesOptimizer:
         step(theirs, their_optimizer)
 
         model = random_model(seed=30)
-        module = TrainingModule(model, Interpolant(), [8, 12], 2, projector_dim=16)
+        module = TrainingModule(model, FlowMatching(), [8, 12], 2, projector_dim=16)
         ema = random_model(seed=31)
         optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, weight_decay=0.0)
         restore(import_released(released, tmp_path / "ours"), module, ema, optimizer)

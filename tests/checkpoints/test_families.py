@@ -49,7 +49,7 @@ def assert_is_own_sit_turned(model: torch.nn.Module, own: torch.nn.Module) -> No
 def test_sit_by_its_files_name(tmp_path: Path, state: dict, name: str) -> None:
     model, found = load_model(save(state, tmp_path / name))
     assert found.model == NAME
-    assert found.options == {"path_type": "linear"}
+    assert found.options == {"path_type": "linear", "prediction": "v"}
     assert_is_own_sit_turned(model, random_model("DiT-Ti/4"))
 
 

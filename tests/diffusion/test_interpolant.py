@@ -70,3 +70,37 @@ def test_unknown_names_are_refused() -> None:
         Interpolant("quadratic")
     with pytest.raises(ValueError, match="cubic"):
         Interpolant().sample_time(torch.rand(1), "cubic")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("time", [0.0, 1e-3, 0.3, 0.999, 1.0])
+@pytest.mark.parametrize("kind", ["v", "eps", "x"])
+def test_data_and_noise_come_back_from_each_prediction(path: str, time: float, kind: str) -> None:
+    """Wherever the prediction says both: not from noise at t = 1, nor from data at t = 0."""
+    if (kind, time) in (("eps", 1.0), ("x", 0.0)):
+        return
+    x, noise = torch.randn(2, 3, 4, 4, 4, dtype=torch.float64)
+    interpolant, t = Interpolant(path), torch.full((3,), time, dtype=torch.float64)
+    x_t, velocity = interpolant.interpolate(x, noise, t)
+    prediction = {"v": velocity, "eps": noise, "x": x}[kind]
+    data, found = interpolant.split(prediction, kind, x_t, t)
+    torch.testing.assert_close(data, x)
+    torch.testing.assert_close(found, noise)
+    torch.testing.assert_close(interpolant.velocity(prediction, kind, x_t, t), velocity)
+    scalar = interpolant.velocity(prediction, kind, x_t, t[0])
+    torch.testing.assert_close(scalar, velocity)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_score_is_that_of_the_noise(path: str) -> None:
+    x, noise = torch.randn(2, 3, 4, 4, 4, dtype=torch.float64)
+    interpolant, t = Interpolant(path), torch.tensor([0.01, 0.5, 1.0], dtype=torch.float64)
+    x_t, velocity = interpolant.interpolate(x, noise, t)
+    _, sigma, _, _ = interpolant.coefficients(t)
+    score = interpolant.score(velocity, x_t, t)
+    torch.testing.assert_close(score, -noise / sigma[:, None, None, None])
+
+
+def test_an_unknown_prediction_is_refused() -> None:
+    with pytest.raises(ValueError, match="score"):
+        Interpolant().split(torch.ones(1, 1), "score", torch.ones(1, 1), torch.ones(1))

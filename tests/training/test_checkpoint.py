@@ -6,7 +6,7 @@ import torch
 
 from repa.checkpoints import CheckpointState, find_checkpoint, list_checkpoints, load_model
 from repa.data.format import AutoencoderRecord
-from repa.diffusion import Interpolant
+from repa.diffusion import FlowMatching
 from repa.errors import RepaError
 from repa.models import create_model
 from repa.training.checkpoint import restore, save_checkpoint
@@ -31,7 +31,7 @@ def state(step: int) -> CheckpointState:
 
 def training_module() -> TrainingModule:
     model = create_model("SiT-Ti/4", **ARGUMENTS)
-    return TrainingModule(model, Interpolant(), [8], encoder_depth=1, projector_dim=16)
+    return TrainingModule(model, FlowMatching(), [8], encoder_depth=1, projector_dim=16)
 
 
 @pytest.fixture

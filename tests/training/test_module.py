@@ -6,7 +6,7 @@ from repa.alignment import (
     cosine_alignment_loss,
     nt_xent_alignment_loss,
 )
-from repa.diffusion import Interpolant
+from repa.diffusion import FlowMatching
 from repa.errors import RepaError
 from repa.models import SiT
 from repa.training import Batch, TrainingModule
@@ -30,7 +30,7 @@ def batch(targets: tuple[int, ...] = ()) -> Batch:
 
 
 def test_plain_model_has_the_velocity_loss_alone() -> None:
-    losses = TrainingModule(model(), Interpolant())(batch())
+    losses = TrainingModule(model(), FlowMatching())(batch())
     b = batch()
     assert losses.keys() == {"loss", "denoising_loss"}
     expected = (b.noise - b.x).square().mean()  # a new model predicts zero
@@ -39,12 +39,12 @@ def test_plain_model_has_the_velocity_loss_alone() -> None:
 
 def test_alignment_is_averaged_over_encoders_and_weighted() -> None:
     module = TrainingModule(
-        model(), Interpolant(), [24, 40], encoder_depth=2, proj_coeff=0.3, projector_dim=16
+        model(), FlowMatching(), [24, 40], encoder_depth=2, proj_coeff=0.3, projector_dim=16
     )
     b = batch((24, 40))
     losses = module(b)
     t = b.time_uniform
-    x_t, _ = Interpolant().interpolate(b.x, b.noise, t)
+    x_t = FlowMatching().add_noise(b.x, b.noise, t)
     y = module.model.drop_labels(b.y, b.drop_uniform)
     _, hidden = module.model(x_t, t, y, capture=(2,))
     parts = [
@@ -60,7 +60,7 @@ def test_alignment_is_averaged_over_encoders_and_weighted() -> None:
 def test_head_and_loss_can_be_chosen() -> None:
     module = TrainingModule(
         model(),
-        Interpolant(),
+        FlowMatching(),
         [24],
         encoder_depth=2,
         projection_layer="conv",
@@ -68,7 +68,7 @@ def test_head_and_loss_can_be_chosen() -> None:
     )
     assert isinstance(module.heads[0], ConvProjectionHead)
     b = batch((24,))
-    x_t, _ = Interpolant().interpolate(b.x, b.noise, b.time_uniform)
+    x_t = FlowMatching().add_noise(b.x, b.noise, b.time_uniform)
     y = module.model.drop_labels(b.y, b.drop_uniform)
     _, hidden = module.model(x_t, b.time_uniform, y, capture=(2,))
     expected = nt_xent_alignment_loss(module.heads[0](hidden[2]), b.targets[0])
@@ -76,7 +76,7 @@ def test_head_and_loss_can_be_chosen() -> None:
 
 
 def test_alignment_reaches_the_blocks_up_to_its_depth_and_no_further() -> None:
-    module = TrainingModule(model(), Interpolant(), [24], encoder_depth=2, projector_dim=16)
+    module = TrainingModule(model(), FlowMatching(), [24], encoder_depth=2, projector_dim=16)
     module(batch((24,)))["alignment_loss"].backward()
     reached = [
         any(p.grad is not None and p.grad.abs().sum() > 0 for p in block.parameters())
@@ -86,7 +86,7 @@ def test_alignment_reaches_the_blocks_up_to_its_depth_and_no_further() -> None:
 
 
 def test_dropped_labels_train_the_null_class() -> None:
-    module = TrainingModule(model(), Interpolant())
+    module = TrainingModule(model(), FlowMatching())
     torch.nn.init.normal_(module.model.final_layer.linear.weight)
     torch.nn.init.normal_(module.model.final_layer.adaLN_modulation[1].weight)
     b = batch()
@@ -99,10 +99,10 @@ def test_dropped_labels_train_the_null_class() -> None:
 @pytest.mark.parametrize("depth", [0, 4])
 def test_a_depth_beyond_the_model_is_refused(depth: int) -> None:
     with pytest.raises(RepaError, match="3 blocks"):
-        TrainingModule(model(), Interpolant(), [24], encoder_depth=depth)
+        TrainingModule(model(), FlowMatching(), [24], encoder_depth=depth)
 
 
 def test_a_missing_target_is_an_error() -> None:
-    module = TrainingModule(model(), Interpolant(), [24, 40], encoder_depth=2, projector_dim=16)
+    module = TrainingModule(model(), FlowMatching(), [24, 40], encoder_depth=2, projector_dim=16)
     with pytest.raises(ValueError, match="zip"):
         module(batch((24,)))

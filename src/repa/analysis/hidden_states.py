@@ -13,7 +13,7 @@ from repa.autoencoders import from_uint8, sample_latents
 from repa.config import Precision
 from repa.data import ImageDataset
 from repa.devices import autocast
-from repa.diffusion import Interpolant
+from repa.diffusion import Objective
 from repa.errors import RepaError
 from repa.models import Transformer
 from repa.randomness import Purpose, standard_normal, stream
@@ -30,7 +30,7 @@ def hidden_states(
     dataset: ImageDataset,
     indices: Sequence[int],
     depths: Sequence[int],
-    interpolant: Interpolant,
+    objective: Objective,
     time: float = 0.5,
     batch_size: int = 64,
     precision: Precision = "no",
@@ -47,7 +47,7 @@ def hidden_states(
         dataset: clean images.
         indices: which of them, n.
         depths: L blocks after which to look, from 1.
-        interpolant: path that the model was trained on.
+        objective: that the model was trained for.
         time: in [0, 1]; 0 is data.
         batch_size: images at a time; it changes rounding only.
         precision: of the model's evaluations.
@@ -57,8 +57,7 @@ def hidden_states(
         (L, n, D), float32 on the CPU, depths and images in the given order.
 
     Raises:
-        RepaError: if the model is no flow, has no null class or no such block, or does not fit the
-            dataset.
+        RepaError: if the model has no null class or no such block, or does not fit the dataset.
     """
     _check(model, dataset, depths)
     device = model.device
@@ -66,9 +65,9 @@ def hidden_states(
     for start in range(0, len(indices), batch_size):
         chosen = indices[start : start + batch_size]
         x, noise = _latents_and_noise(dataset, chosen, device)
-        t = torch.full((len(chosen),), time, device=device)
+        t = objective.model_time(time).to(device).expand(len(chosen))
         y = torch.full((len(chosen),), model.null_class, device=device)
-        x_t, _ = interpolant.interpolate(x, noise, t)
+        x_t = objective.add_noise(x, noise, t)
 
         def pool(hidden: Tensor, chosen: Sequence[int] = chosen) -> Tensor:
             return pool_tokens(hidden, chosen, pooling)
@@ -101,8 +100,6 @@ def pool_tokens(tokens: Tensor, indices: Sequence[int], pooling: Pooling) -> Ten
 
 
 def _check(model: Transformer, dataset: ImageDataset, depths: Sequence[int]) -> None:
-    if model.objective != "flow":
-        raise RepaError("only flow-based models can be analyzed so far")
     missing = [depth for depth in depths if not 1 <= depth <= model.depth]
     if missing:
         raise RepaError(f"no block {missing[0]} to look after: the model has {model.depth}, from 1")

@@ -13,11 +13,11 @@ from tqdm import tqdm
 from repa.analysis.hidden_states import Pooling, hidden_states
 from repa.analysis.inputs import Images
 from repa.analysis.results import Row
-from repa.checkpoints import CheckpointState, load_model, locate, locate_all, path_type, run_of
+from repa.checkpoints import CheckpointState, load_model, locate, locate_all, objective_of, run_of
 from repa.checkpoints.checkpoint import open_checkpoint
 from repa.config import AlignOptions, Precision, ProbeOptions, SubjectOptions
 from repa.devices import pick_precision
-from repa.diffusion import Interpolant
+from repa.diffusion import FlowMatching, Objective
 from repa.encoders import check_encoder_names
 from repa.errors import RepaError
 from repa.models import Transformer
@@ -33,7 +33,7 @@ class Subject:
         row: what every row about it says.
         model: on the device.
         depths: blocks after which to look.
-        interpolant: path that it was trained on.
+        objective: that it was trained for.
         processes: this process and the others.
         precision: of the model's evaluations.
         batch_size: images at a time.
@@ -42,7 +42,7 @@ class Subject:
     row: Row
     model: Transformer
     depths: Sequence[int]
-    interpolant: Interpolant
+    objective: Objective
     processes: PartialState
     precision: Precision
     batch_size: int
@@ -66,7 +66,7 @@ class Subject:
             RepaError: if the dataset does not fit the model, or its states are not finite.
         """
         own = hidden_states(
-            self.model, images.dataset, images.share(self.processes), depths, self.interpolant,
+            self.model, images.dataset, images.share(self.processes), depths, self.objective,
             time, self.batch_size, self.precision, pooling,
         )  # fmt: skip
         states = gather_rows(own.transpose(0, 1)).transpose(0, 1)  # (L, N, D)
@@ -113,12 +113,12 @@ def open_subjects(
         depths = list(dict.fromkeys(options.depths or range(1, model.depth + 1)))
         if max(depths) > model.depth:
             raise RepaError(f"--depths {max(depths)}: {path} has {model.depth} blocks")
-        path_of_training = path_type(state, options.path_type)
+        objective = objective_of(model, state, options.path_type)
         yield Subject(
-            row=_row(path, model, state, options.raw_weights) | {"path_type": path_of_training},
+            row=_row(path, model, state, options.raw_weights) | {"path_type": path_of(objective)},
             model=model.to(processes.device),
             depths=depths,
-            interpolant=Interpolant(path_of_training),
+            objective=objective,
             processes=processes,
             precision=precision,
             batch_size=options.batch_size,
@@ -140,6 +140,11 @@ def encoder_names(options: SubjectOptions, checkpoints: Sequence[Path]) -> list[
         )
         names |= dict.fromkeys(_aligned_to(checkpoint.state))
     return list(names)
+
+
+def path_of(objective: Objective) -> str | None:
+    """The path of a flow, for the rows about it; DDPM has one process only."""
+    return objective.interpolant.path_type if isinstance(objective, FlowMatching) else None
 
 
 def _row(path: Path, model: Transformer, state: CheckpointState, raw: bool) -> Row:

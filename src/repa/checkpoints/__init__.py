@@ -2,7 +2,7 @@
 
 from repa.checkpoints.checkpoint import RELEASED_NAME, locate, locate_all, run_of
 from repa.checkpoints.folder import CheckpointState, find_checkpoint, list_checkpoints, read_state
-from repa.checkpoints.load import load_model, path_type
+from repa.checkpoints.load import load_model, objective_of
 from repa.checkpoints.translate import continue_released, import_released
 
 __all__ = [
@@ -15,7 +15,7 @@ __all__ = [
     "load_model",
     "locate",
     "locate_all",
-    "path_type",
+    "objective_of",
     "read_state",
     "run_of",
 ]

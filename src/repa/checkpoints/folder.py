@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from repa.data.format import AutoencoderRecord
-from repa.diffusion.interpolant import PathType
+from repa.diffusion.interpolant import PathType, Prediction
 from repa.errors import RepaError
 from repa.files import write_atomically
 from repa.weights import misfits
@@ -56,13 +56,17 @@ class CheckpointState(BaseModel):
 
     @field_validator("options")
     @classmethod
-    def _name_a_known_path(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """Now, not only in the sampler. None is the path of those who do not choose."""
-        if "path_type" in options and options["path_type"] is None:
-            return options | {"path_type": "linear"}
-        if options.get("path_type", "linear") not in get_args(PathType):
-            known = " or ".join(get_args(PathType))
-            raise ValueError(f"path_type is {options['path_type']!r}, expected {known}")
+    def _name_a_known_process(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """Now, not only in the sampler. None is the choice of those who do not choose."""
+        for name, known in (
+            ("path_type", get_args(PathType)),
+            ("prediction", get_args(Prediction)),
+        ):
+            if name in options and options[name] is None:
+                options = options | {name: known[0]}
+            if options.get(name, known[0]) not in known:
+                choices = " or ".join(known)
+                raise ValueError(f"{name} is {options[name]!r}, expected {choices}")
         return options
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from repa.checkpoints.checkpoint import open_checkpoint
 from repa.checkpoints.fit import build_model
 from repa.checkpoints.folder import CheckpointState
-from repa.diffusion.interpolant import PathType
+from repa.diffusion import Objective, create_objective
+from repa.diffusion.interpolant import PathType, Prediction
 from repa.errors import RepaError
 from repa.models import Transformer
 from repa.weights import load_weights
@@ -41,13 +42,26 @@ def load_model(
     return network.eval(), checkpoint.state
 
 
-def path_type(state: CheckpointState, wanted: PathType | None) -> PathType:
-    """The path that a model was trained on: what its checkpoint says, else `wanted`, else linear.
+def objective_of(
+    model: Transformer, state: CheckpointState, path_type: PathType | None
+) -> Objective:
+    """What a model was trained for: as its checkpoint says, on the path that it or else one says.
+
+    Args:
+        model: the backbone.
+        state: of its checkpoint.
+        path_type: of a flow whose checkpoint does not say it; linear by default.
 
     Raises:
-        RepaError: if the checkpoint says another than is wanted.
+        RepaError: if the checkpoint says another path, or the model has none.
     """
-    known = state.options.get("path_type")
-    if known is not None and wanted not in (None, known):
-        raise RepaError(f"--path-type {wanted}: the checkpoint was trained on {known}")
-    return known or wanted or "linear"
+    known: PathType | None = "linear"
+    if model.objective == "flow":
+        known = state.options.get("path_type")
+    if known is not None and path_type not in (None, known):
+        why = f"{state.model} has no path"
+        if model.objective == "flow":
+            why = f"the checkpoint was trained on {known}"
+        raise RepaError(f"--path-type {path_type}: {why}")
+    prediction: Prediction = state.options.get("prediction", "v")
+    return create_objective(model.objective, known or path_type or "linear", prediction)

@@ -79,7 +79,7 @@ def open_released(
         raise RepaError(f"--model {model}: {path} holds {name}")
     record: ReleasedRecord | None = ReleasedRecord(bare=bare, args=args or None)
     if family == "SiT" and is_own_sit(architecture, args):
-        args["path_type"] = own_sit_path(args, path)
+        args |= {"path_type": own_sit_path(args, path), "prediction": "v"}
         for part in parts.keys() & {"model", "ema"}:
             channels, patch_size = architecture.in_channels, architecture.patch_size
             check_bytes(path, parts[part].values())

@@ -9,16 +9,23 @@ from pydantic import Field, PositiveInt, model_validator
 
 from repa.config.base import PRECISION, Options, Precision, Probability, RunOptions, Seed
 
+Mode = Literal["ode", "sde", "ddim", "ddpm"]
+
 
 class SamplerOptions(Options):
     """Sampler"""
 
-    mode: Literal["ode", "sde"] = Field("ode", description="probability-flow ODE or reverse SDE")
+    mode: Mode | None = Field(
+        None, description="SiT: ode (by default), sde; DiT: ddim (by default), ddpm"
+    )
     num_steps: Annotated[int, Field(ge=2)] = Field(50, description="steps of the sampler")
     heun: bool = Field(False, description="second-order steps (ode)")
     cfg_scale: Annotated[float, Field(ge=1)] = Field(1.0, description="guidance; 1 is none")
     guidance_low: Probability = Field(0.0, description="guide from this time ...")
     guidance_high: Probability = Field(1.0, description="... to this time; 1 is noise")
+    guide_all_channels: bool = Field(
+        False, description="DiT: guide all channels; as released, it guides the first three"
+    )
 
     @model_validator(mode="after")
     def _interval_is_not_empty(self) -> SamplerOptions:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from repa.config.base import PRECISION, Options, Precision, Probability, RunOptions, Several
+from repa.config.sample import Mode
 
 
 class ExperimentOptions(Options):
@@ -50,7 +58,7 @@ class TrainingDataOptions(Options):
 class ModelOptions(Options):
     """Model"""
 
-    model: str = Field(description="backbone: SiT-{Ti,S,B,L,XL}/{2,4,8}")
+    model: str = Field(description="backbone: SiT- or DiT-{Ti,S,B,L,XL}/{2,4,8}")
     fused_attn: bool = Field(True, description="PyTorch's fused attention kernels")
     qk_norm: bool = Field(False, description="LayerNorm on queries and keys")
     compile: bool = Field(False, description="torch.compile; needs a C++ compiler")
@@ -87,10 +95,12 @@ class AlignmentOptions(Options):
 class ObjectiveOptions(Options):
     """Objective"""
 
-    path_type: Literal["linear", "cosine"] = Field("linear", description="from data to noise")
-    prediction: Literal["v"] = Field("v", description="what the model predicts: velocity")
+    path_type: Literal["linear", "cosine"] = Field("linear", description="SiT: from data to noise")
+    prediction: Literal["v", "eps", "x"] = Field(
+        "v", description="SiT predicts the velocity, the noise or the data; DiT always eps"
+    )
     weighting: Literal["uniform", "lognormal"] = Field(
-        "uniform", description="distribution of the training times"
+        "uniform", description="SiT: distribution of the training times; DiT's are uniform"
     )
     cfg_prob: Probability = Field(0.1, description="probability of dropping the label")
     legacy: bool = Field(
@@ -130,7 +140,7 @@ class TrainingEvaluationOptions(Options):
     )
     eval_network: str = Field("inception", description="as --network of `repa evaluate`")
     eval_network_weights: Path | None = Field(None, description="file of the network's weights")
-    eval_mode: Literal["ode", "sde"] = Field("ode", description="sampler")
+    eval_mode: Mode | None = Field(None, description="as --mode of `repa sample`")
     eval_num_steps: Annotated[int, Field(ge=2)] = Field(50, description="steps of the sampler")
     eval_cfg_scale: Annotated[float, Field(ge=1)] = Field(1.0, description="guidance; 1 is none")
     eval_batch_size: PositiveInt = Field(64, description="images at a time in each process")
@@ -170,3 +180,24 @@ class TrainOptions(
     RunOptions,
 ):
     """Train a diffusion transformer on a prepared dataset, with or without alignment."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dit_predicts_noise(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Also in the published command line, whose `--prediction v` is for SiT."""
+        if str(values.get("model")).startswith("DiT-") and values.get("prediction", "v") == "v":
+            return values | {"prediction": "eps"}
+        return values
+
+    @model_validator(mode="after")
+    def _dit_has_its_own_process(self) -> TrainOptions:
+        if not self.model.startswith("DiT-"):
+            return self
+        dit = {"path_type": "linear", "weighting": "uniform", "prediction": "eps"}
+        for name, only in dit.items():
+            if (value := getattr(self, name)) != only:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} {value}: only flow-based models (SiT) have the "
+                    f"choice; leave it out for {self.model}"
+                )
+        return self

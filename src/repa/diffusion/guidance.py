@@ -10,11 +10,11 @@ from torch import Tensor
 Model = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-class GuidedVelocity:
-    """A model as the velocity field that the samplers integrate.
+class GuidedModel:
+    """A model's prediction for a condition, as the samplers ask for it.
 
-    `v = u + scale (c - u)` with the conditional velocity c and the unconditional u, while
-    `guidance_low <= t <= guidance_high`; elsewhere, and for a scale of at most 1, v = c, for which
+    `u + scale (c - u)` with the conditional prediction c and the unconditional u, while
+    `guidance_low <= time <= guidance_high`; elsewhere, and for a scale of at most 1, c, for which
     the model sees the batch once instead of twice.
 
     Args:
@@ -23,6 +23,7 @@ class GuidedVelocity:
         null_condition: what stands for "no condition", of the same shape; needed for guidance.
         cfg_scale: guidance scale; 1 is none.
         guidance_low, guidance_high: the interval of times, in [0, 1].
+        guided_channels: the first so many are guided, the others conditional; all by default.
         dtype: precision of the model's inputs.
     """
 
@@ -34,6 +35,7 @@ class GuidedVelocity:
         cfg_scale: float = 1.0,
         guidance_low: float = 0.0,
         guidance_high: float = 1.0,
+        guided_channels: int | None = None,
         dtype: torch.dtype = torch.float32,
     ):
         if cfg_scale > 1 and null_condition is None:
@@ -44,26 +46,32 @@ class GuidedVelocity:
         self.cfg_scale = cfg_scale
         self.guidance_low = guidance_low
         self.guidance_high = guidance_high
+        self.guided_channels = guided_channels
         self.dtype = dtype
 
-    def __call__(self, x: Tensor, t: Tensor, step_time: Tensor) -> Tensor:
-        """The velocity at (x, t).
+    def __call__(self, x: Tensor, t: Tensor, time: float | Tensor) -> Tensor:
+        """The prediction at (x, t).
 
         Args:
             x: state (N, ...), float64.
-            t: time, a scalar tensor.
-            step_time: time at which the sampler's step began. It decides on guidance, so that both
-                evaluations of a Heun step are of one field.
+            t: what the model takes for the time, a scalar tensor.
+            time: when the sampler's step began, in [0, 1]; 1 is noise. It decides on guidance, so
+                that both evaluations of a Heun step are of one field.
 
         Returns:
-            Velocity (N, ...), of x's dtype.
+            Prediction (N, ...), of x's dtype.
         """
-        guided = self.cfg_scale > 1 and self.guidance_low <= step_time <= self.guidance_high
+        guided = self.cfg_scale > 1 and self.guidance_low <= time <= self.guidance_high
         if not guided or self.null_condition is None:
             return self._evaluate(x, t, self.condition)
         both = torch.cat([self.condition, self.null_condition])
         conditional, unconditional = self._evaluate(torch.cat([x, x]), t, both).chunk(2)
-        return unconditional + self.cfg_scale * (conditional - unconditional)
+        difference = conditional - unconditional
+        if self.guided_channels is None:
+            return unconditional + self.cfg_scale * difference
+        rest = conditional[:, self.guided_channels :]
+        first = (unconditional + self.cfg_scale * difference)[:, : self.guided_channels]
+        return torch.cat([first, rest], dim=1)
 
     def _evaluate(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         times = t.to(x.device, self.dtype).expand(len(x))

@@ -1,7 +1,7 @@
-"""From noise to data: the probability-flow ODE and the reverse SDE, in equal steps of time.
+"""From noise to data: in equal steps of time for flows, along a schedule's steps for DDPM.
 
-The state is float64 and the field decides on its own precision. A field is called as
-`velocity(x, t, step_time)`; see `repa.diffusion.guidance.GuidedVelocity`.
+The state is float64 and the field decides on its own precision. A field, the velocity of a flow or
+the prediction of a DDPM, is called as `field(x, t, time)`; see `repa.diffusion.guidance`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ import torch
 from torch import Tensor
 
 from repa.diffusion.interpolant import Interpolant
+from repa.diffusion.schedule import NUM_STEPS, Schedule, log_variance
 
-Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]
+Field = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 SDE_LAST_TIME = 0.04  # where the score's 1 / sigma^2 would blow up, noise ends
 
 
 @torch.no_grad()
-def sample_ode(velocity: Velocity, noise: Tensor, num_steps: int, heun: bool = False) -> Tensor:
+def sample_ode(
+    velocity: Field, noise: Tensor, num_steps: int, heun: bool = False, start: float = 1.0
+) -> Tensor:
     """Integrates `dx = v dt` from t = 1 to 0 with Euler's or Heun's method.
 
     Heun corrects every step but the last, so it evaluates the field 2 num_steps - 1 times.
@@ -30,11 +33,12 @@ def sample_ode(velocity: Velocity, noise: Tensor, num_steps: int, heun: bool = F
         noise: initial state (N, ...).
         num_steps: number of equal steps.
         heun: second order.
+        start: another time to begin at, near 1.
 
     Returns:
         Samples (N, ...), float64.
     """
-    times = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
+    times = torch.linspace(start, 0, num_steps + 1, dtype=torch.float64)
     x = noise.double()
     for step, (t, t_next) in enumerate(pairwise(times)):
         slope = velocity(x, t, t)
@@ -48,11 +52,12 @@ def sample_ode(velocity: Velocity, noise: Tensor, num_steps: int, heun: bool = F
 
 @torch.no_grad()
 def sample_sde(
-    velocity: Velocity,
+    velocity: Field,
     noise: Tensor,
     num_steps: int,
     interpolant: Interpolant,
     draw_noise: Callable[[int], Tensor],
+    start: float = 1.0,
 ) -> Tensor:
     """Integrates the reverse SDE by Euler-Maruyama from t = 1 to 0.04, then a step without noise.
 
@@ -64,11 +69,12 @@ def sample_sde(
         num_steps: number of steps, the last, deterministic one included; at least 2.
         interpolant: the path, which gives the score.
         draw_noise: step index -> standard normal noise (N, ...) of that step.
+        start: another time to begin at, near 1.
 
     Returns:
         Samples (N, ...), float64.
     """
-    times = torch.linspace(1, SDE_LAST_TIME, num_steps, dtype=torch.float64)
+    times = torch.linspace(start, SDE_LAST_TIME, num_steps, dtype=torch.float64)
     times = torch.cat([times, torch.zeros(1, dtype=torch.float64)])
     x = noise.double()
     for step, (t, t_next) in enumerate(pairwise(times)):
@@ -80,3 +86,64 @@ def sample_sde(
         if step < num_steps - 1:
             x = x + (diffusion * -dt).sqrt() * draw_noise(step).to(x)
     return x
+
+
+@torch.no_grad()
+def sample_ddim(predict: Field, noise: Tensor, schedule: Schedule) -> Tensor:
+    """Steps along the data and noise that the model predicts (DDIM, Song et al., ICLR 2021).
+
+    `x_(i-1) = sqrt(a_(i-1)) x + sqrt(1 - a_(i-1)) e`, the case eta = 0 of Eq. 12.
+
+    Args:
+        predict: the model, which gives the noise e in the first C channels.
+        noise: initial state (N, C, ...).
+        schedule: the steps to take, from the last to the first.
+
+    Returns:
+        Samples (N, C, ...), float64.
+    """
+    a, a_before = schedule.alphas_cumprod, schedule.alphas_cumprod_before
+    x = noise.double()
+    for i in reversed(range(len(schedule.steps))):
+        e = _predict(predict, x, schedule, i)[:, : x.shape[1]]
+        data = (x - (1 - a[i]).sqrt() * e) / a[i].sqrt()
+        x = a_before[i].sqrt() * data + (1 - a_before[i]).sqrt() * e
+    return x
+
+
+@torch.no_grad()
+def sample_ddpm(
+    predict: Field, noise: Tensor, schedule: Schedule, draw_noise: Callable[[int], Tensor]
+) -> Tensor:
+    """Draws from p(x_(i-1) | x_i) step by step, the last step's mean at the end.
+
+    With the model's learned variance (improved DDPM, Eq. 15), or beta where it predicts none.
+
+    Args:
+        predict: the model, which gives the noise in the first C channels, then its variances.
+        noise: initial state (N, C, ...).
+        schedule: the steps to take, from the last to the first.
+        draw_noise: number of a step, from 0 -> standard normal noise (N, C, ...) after it.
+
+    Returns:
+        Samples (N, C, ...), float64.
+    """
+    r, k = schedule.mean_scales
+    log_betas, log_posterior = schedule.betas.log(), schedule.posterior_variances.log()
+    x = noise.double()
+    channels, count = x.shape[1], len(schedule.steps)
+    for step, i in enumerate(reversed(range(count))):
+        prediction = _predict(predict, x, schedule, i)
+        e, learned = prediction[:, :channels], prediction[:, channels:]
+        x = r[i] * x - k[i] * e
+        if step < count - 1:
+            log = log_betas[i]
+            if learned.shape[1]:
+                log = log_variance(learned, log_betas[i], log_posterior[i])
+            x = x + (0.5 * log).exp() * draw_noise(step).to(x)
+    return x
+
+
+def _predict(predict: Field, x: Tensor, schedule: Schedule, i: int) -> Tensor:
+    step = schedule.steps[i]
+    return predict(x, step, step / (NUM_STEPS - 1))

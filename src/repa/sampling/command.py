@@ -15,17 +15,17 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from repa.autoencoders import Autoencoder, create_autoencoder
-from repa.checkpoints import CheckpointState, load_model, locate, path_type
+from repa.checkpoints import CheckpointState, load_model, locate, objective_of
 from repa.config import DrawOptions, Precision, SampleOptions
 from repa.devices import pick_precision
-from repa.diffusion import Interpolant
+from repa.diffusion import FlowMatching, Objective
 from repa.errors import RepaError
 from repa.models import Transformer
 from repa.models.layers import Attention
 from repa.processes import on_main, start_processes
 from repa.sampling.archive import SampleArchive
 from repa.sampling.batches import SampleBatch, image_batches, official_batches
-from repa.sampling.generate import generate_latents, latent_shape
+from repa.sampling.generate import generate_latents, latent_shape, pick_mode
 from repa.sampling.labels import choose_labels
 from repa.sampling.noise import OfficialStream
 from repa.weights import fingerprint
@@ -72,10 +72,12 @@ def draw_samples(
     Raises:
         RepaError: if a class, the autoencoder or the destination does not fit.
     """
-    if options.heun and options.mode == "sde" and processes.is_main_process:
-        print("note: --heun has no effect with --mode sde", file=sys.stderr)
-    if model.objective != "flow":
-        raise RepaError(f"{state.model}: only flow-based models can be sampled so far")
+    objective = objective_of(model, state, options.path_type)
+    options = options.model_copy(update={"mode": pick_mode(objective, options.mode)})
+    if processes.is_main_process:
+        _note_without_effect(options, model)
+    if options.seeding == "official" and model.objective != "flow":
+        raise RepaError(f"--seeding official: the release draws no {state.model}")
     device = processes.device
     precision = pick_precision(options.mixed_precision, device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.allow_tf32
@@ -88,9 +90,8 @@ def draw_samples(
     labels = choose_labels(
         options.classes, options.num_fid_samples, model.num_classes, state.classes, options.seed
     )
-    request = _request(options, model, state, autoencoder, labels, precision, processes)
+    request = _request(options, model, state, objective, autoencoder, labels, precision, processes)
     archive = SampleArchive(name, request, options.num_fid_samples, options.png)
-    path = Interpolant(request["path_type"])
     on_main(processes, lambda: archive.begin(options.overwrite))
     if not archive.complete:
         missing = archive.missing()
@@ -98,7 +99,7 @@ def draw_samples(
         model = _ready(model, options, device)
         batches = _batches(options, missing, labels, model, processes)
         with _progress(len(missing), processes) as progress:
-            _draw(batches, model, autoencoder, archive, options, path, precision, progress)
+            _draw(batches, model, autoencoder, archive, options, objective, precision, progress)
         processes.wait_for_everyone()
         on_main(processes, archive.finish)
     if processes.is_main_process:
@@ -112,10 +113,18 @@ def _autoencoder_name(options: DrawOptions, state: CheckpointState) -> str:
     return options.vae or state.autoencoder.name
 
 
+def _note_without_effect(options: DrawOptions, model: Transformer) -> None:
+    if options.heun and options.mode != "ode":
+        print(f"note: --heun has no effect with --mode {options.mode}", file=sys.stderr)
+    if options.guide_all_channels and model.objective == "flow":
+        print("note: --guide-all-channels has no effect: SiT always does", file=sys.stderr)
+
+
 def _request(
     options: DrawOptions,
     model: Transformer,
     state: CheckpointState,
+    objective: Objective,
     autoencoder: Autoencoder,
     labels: np.ndarray,
     precision: Precision,
@@ -127,7 +136,6 @@ def _request(
         "model": state.model,
         "weights": fingerprint(model.state_dict()),
         "step": state.step,
-        "path_type": path_type(state, options.path_type),
         "autoencoder": autoencoder.name,
         "images": options.num_fid_samples,
         "labels": fingerprint({"labels": torch.from_numpy(labels)}),
@@ -138,6 +146,10 @@ def _request(
         "tf32": options.allow_tf32,
         "png": options.png,
     }
+    if isinstance(objective, FlowMatching):
+        request["path_type"] = objective.interpolant.path_type
+    else:
+        request["guide_all_channels"] = options.guide_all_channels
     if options.seeding == "official":
         request["layout"] = f"{processes.num_processes} x {options.per_proc_batch_size}"
         request["device"] = processes.device.type
@@ -187,7 +199,7 @@ def _draw(
     autoencoder: Autoencoder,
     archive: SampleArchive,
     options: DrawOptions,
-    path: Interpolant,
+    objective: Objective,
     precision: Precision,
     progress: tqdm,
 ) -> None:
@@ -195,7 +207,9 @@ def _draw(
     writing: deque[Future[None]] = deque()
     with ThreadPoolExecutor(WRITERS, "write") as pool:
         for batch in batches:
-            latents = generate_latents(model, batch.labels, batch.noise, options, path, precision)
+            latents = generate_latents(
+                model, batch.labels, batch.noise, options, objective, precision
+            )
             if not latents.isfinite().all():
                 raise RepaError(
                     "the model's samples are not finite: its weights are broken, or "

@@ -13,9 +13,12 @@ from torch import Tensor
 from repa.autoencoders import Autoencoder
 from repa.config import Precision, SamplerOptions
 from repa.devices import autocast
-from repa.diffusion import GuidedVelocity, Interpolant, sample_ode, sample_sde
+from repa.diffusion import GuidedModel, Objective
+from repa.errors import RepaError
 from repa.models import Transformer
 from repa.sampling.noise import ImageNoise, Noise
+
+RELEASED_GUIDED_CHANNELS = 3  # of the four that DiT predicts the noise of
 
 
 def latent_shape(model: Transformer) -> tuple[int, int, int]:
@@ -23,12 +26,23 @@ def latent_shape(model: Transformer) -> tuple[int, int, int]:
     return (model.in_channels, model.input_size, model.input_size)
 
 
+def pick_mode(objective: Objective, wanted: str | None) -> str:
+    """The sampler of a model: as asked for, else its objective's default.
+
+    Raises:
+        RepaError: if it is of another objective.
+    """
+    if wanted not in (None, *objective.modes):
+        raise RepaError(f"--mode {wanted}: the model has {' and '.join(objective.modes)}")
+    return wanted or objective.modes[0]
+
+
 def generate_latents(
     model: Transformer,
     labels: Tensor,
     noise: Noise,
     sampler: SamplerOptions,
-    interpolant: Interpolant,
+    objective: Objective,
     precision: Precision = "no",
 ) -> Tensor:
     """Latents of one batch of images.
@@ -41,11 +55,14 @@ def generate_latents(
         labels: classes (N,), int64.
         noise: of the batch.
         sampler: method, steps and guidance.
-        interpolant: path that the model was trained on.
+        objective: that the model was trained for.
         precision: of the model's evaluations.
 
     Returns:
         (N, C, H, W), float64.
+
+    Raises:
+        RepaError: if the objective has no such method, or not so many steps.
     """
     device = model.device
 
@@ -54,18 +71,19 @@ def generate_latents(
             return model(x, t, y)
 
     labels = labels.to(device)
-    guided = sampler.cfg_scale > 1
-    velocity = GuidedVelocity(
+    predict = GuidedModel(
         evaluate,
         labels,
-        torch.full_like(labels, model.null_class) if guided else None,
+        torch.full_like(labels, model.null_class) if sampler.cfg_scale > 1 else None,
         sampler.cfg_scale,
         sampler.guidance_low,
         sampler.guidance_high,
+        _guided_channels(model, sampler),
     )
-    if sampler.mode == "ode":
-        return sample_ode(velocity, noise.initial(), sampler.num_steps, sampler.heun)
-    return sample_sde(velocity, noise.initial(), sampler.num_steps, interpolant, noise.step)
+    mode = pick_mode(objective, sampler.mode)
+    return objective.sample(
+        predict, noise.initial(), noise.step, mode, sampler.num_steps, sampler.heun
+    )
 
 
 def generate_images(
@@ -74,7 +92,7 @@ def generate_images(
     labels: np.ndarray,
     sampler: SamplerOptions,
     seed: int,
-    interpolant: Interpolant,
+    objective: Objective,
     batch_size: int,
     precision: Precision = "no",
     indices: range | None = None,
@@ -89,7 +107,7 @@ def generate_images(
         batch = indices[start : start + batch_size]
         y = torch.from_numpy(np.asarray(labels[batch], np.int64))
         noise = ImageNoise(seed, batch, latent_shape(model), model.device)
-        latents = generate_latents(model, y, noise, sampler, interpolant, precision)
+        latents = generate_latents(model, y, noise, sampler, objective, precision)
         yield autoencoder.decode(latents.float()).cpu()
 
 
@@ -102,3 +120,10 @@ def save_grid(images: Tensor, path: Path, columns: int = 8) -> None:
         top, left = i // columns * (r + 1), i % columns * (r + 1)
         sheet[top : top + r, left : left + r] = pixels
     Image.fromarray(sheet).save(path)
+
+
+def _guided_channels(model: Transformer, sampler: SamplerOptions) -> int | None:
+    """How many of the prediction's channels are guided; None is all. Never those of variances."""
+    if model.objective == "flow":
+        return None
+    return model.in_channels if sampler.guide_all_channels else RELEASED_GUIDED_CHANNELS

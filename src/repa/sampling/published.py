@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 from repa.autoencoders import HUB_NAMES
-from repa.checkpoints import RELEASED_NAME, CheckpointState
+from repa.checkpoints import RELEASED_NAME, CheckpointState, objective_of
 from repa.config import GenerateOptions
 from repa.config.sample import ObsoleteOptions
 from repa.errors import RepaError
 from repa.processes import start_processes
 from repa.sampling.command import draw_samples, open_model
+from repa.sampling.generate import pick_mode
 
 RELEASED_SAMPLES = "SiT-XL-2-256x256"  # what the release calls samples of its own checkpoint
 PUBLISHED_VAE = "ema"  # decodes the published samples, though training data were encoded by mse
@@ -37,17 +38,18 @@ def run_generate(options: GenerateOptions) -> None:
             raise RepaError(f"--{option.replace('_', '-')} {wanted}: {ckpt} has {found}")
     if options.vae is None and state.autoencoder.name in HUB_NAMES:
         options = options.model_copy(update={"vae": PUBLISHED_VAE})
-    name = options.sample_dir / samples_name(options, state)
+    mode = pick_mode(objective_of(model, state, options.path_type), options.mode)
+    name = options.sample_dir / samples_name(options, state, mode)
     draw_samples(options, name, model, state, processes)
 
 
-def samples_name(options: GenerateOptions, state: CheckpointState) -> str:
+def samples_name(options: GenerateOptions, state: CheckpointState, mode: str) -> str:
     """The release's name for these samples."""
     ckpt = options.ckpt.name.removesuffix(".pt") if options.ckpt else RELEASED_SAMPLES
     vae = Path(options.vae or state.autoencoder.name).name
     return (
         f"{state.model.replace('/', '-')}-{ckpt}-size-{state.resolution}-vae-{vae}-"
-        f"cfg-{options.cfg_scale}-seed-{options.seed}-{options.mode}"
+        f"cfg-{options.cfg_scale}-seed-{options.seed}-{mode}"
     )
 
 

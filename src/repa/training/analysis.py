@@ -14,11 +14,11 @@ from repa.analysis.inputs import check_classes, encoder_states, open_encoders, s
 from repa.analysis.linear_probe import linear_probes
 from repa.analysis.results import Row
 from repa.analysis.similarity import Representation, compare
-from repa.analysis.subjects import Subject
+from repa.analysis.subjects import Subject, path_of
 from repa.config import TrainOptions
 from repa.data import ImageDataset, open_dataset
 from repa.devices import pick_precision
-from repa.diffusion import Interpolant
+from repa.diffusion import Objective
 from repa.encoders import check_encoder_names
 from repa.errors import RepaError
 from repa.models import Transformer
@@ -37,6 +37,7 @@ class Analyses:
     Args:
         options: of the run.
         dataset: its images.
+        objective: that the model is trained for.
         accelerator: owns the trackers.
         run: folder of `probes.jsonl` and `alignments.jsonl`; lines of steps after `step` are
             dropped, a killed run left them.
@@ -50,11 +51,13 @@ class Analyses:
         self,
         options: TrainOptions,
         dataset: ImageDataset,
+        objective: Objective,
         accelerator: Accelerator,
         run: Path,
         step: int,
     ):
         self.options = options
+        self.objective = objective
         self.accelerator = accelerator
         self.processes = PartialState()
         self.probes, self.alignments = run / "probes.jsonl", run / "alignments.jsonl"
@@ -78,7 +81,7 @@ class Analyses:
             "weights": "ema",
             "fingerprint": None,
             "encoder_depth": options.encoder_depth if aligned else None,
-            "path_type": options.path_type,
+            "path_type": path_of(objective),
         }
         self.targets = self._open_targets() if options.align_every else {}
         if accelerator.is_main_process:
@@ -96,7 +99,7 @@ class Analyses:
             row=self.row | {"step": step},
             model=model,
             depths=range(1, model.depth + 1),
-            interpolant=Interpolant(options.path_type),
+            objective=self.objective,
             processes=self.processes,
             precision=pick_precision(options.mixed_precision, model.device),
             batch_size=BATCH_SIZE,

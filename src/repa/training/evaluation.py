@@ -14,7 +14,7 @@ from repa.config import SamplerOptions, TrainOptions
 from repa.data import ImageDataset
 from repa.data.share import spread
 from repa.devices import pick_precision
-from repa.diffusion import Interpolant
+from repa.diffusion import Objective
 from repa.errors import RepaError
 from repa.evaluation.class_accuracy import check_labels
 from repa.evaluation.compare import compare
@@ -25,6 +25,7 @@ from repa.evaluation.statistics import Reference
 from repa.models import Transformer
 from repa.processes import share
 from repa.sampling import generate_images
+from repa.sampling.generate import pick_mode
 from repa.training.log import keep_until
 
 REFERENCE_IMAGES = 10_000  # of the dataset, where no other reference is named
@@ -40,8 +41,10 @@ class Evaluations:
         options: of the run.
         dataset: its images.
         autoencoder: decodes the samples.
+        objective: that the model is trained for.
         accelerator: this process and the others; owns the trackers.
-        path: the JSONL file; lines of steps after `step` are dropped, a killed run left them.
+        run: folder of `evaluations.jsonl`; lines of steps after `step` are dropped, a killed run
+            left them.
         step: the step that training starts from.
 
     Raises:
@@ -53,8 +56,9 @@ class Evaluations:
         options: TrainOptions,
         dataset: ImageDataset,
         autoencoder: Autoencoder,
+        objective: Objective,
         accelerator: Accelerator,
-        path: Path,
+        run: Path,
         step: int,
     ):
         if min(options.eval_samples, len(dataset)) <= NEIGHBORS:
@@ -62,13 +66,13 @@ class Evaluations:
         self.every = options.eval_every or 0
         self.autoencoder = autoencoder
         self.accelerator = accelerator
-        self.path = path
+        self.path = run / "evaluations.jsonl"
         self.seed = options.seed
         self.batch_size = options.eval_batch_size
-        self.interpolant = Interpolant(options.path_type)
+        self.objective = objective
         self.precision = pick_precision(options.mixed_precision, accelerator.device)
         self.sampler = SamplerOptions(
-            mode=options.eval_mode,
+            mode=pick_mode(objective, options.eval_mode),
             num_steps=options.eval_num_steps,
             cfg_scale=options.eval_cfg_scale,
         )
@@ -86,7 +90,7 @@ class Evaluations:
                 options.eval_reference, self.network, device, self.batch_size, NEIGHBORS
             )
         if accelerator.is_main_process:
-            keep_until(path, step)
+            keep_until(self.path, step)
 
     def due(self, step: int) -> bool:
         """Whether this step is one to evaluate."""
@@ -100,7 +104,7 @@ class Evaluations:
             self.labels,
             self.sampler,
             self.seed,
-            self.interpolant,
+            self.objective,
             self.batch_size,
             self.precision,
             indices=self._share(len(self.labels)),

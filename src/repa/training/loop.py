@@ -10,7 +10,6 @@ from tqdm import tqdm
 from repa.config import TrainOptions
 from repa.data import open_dataset
 from repa.data.visits import ProcessBatches, Visits, visit_loader
-from repa.diffusion import Interpolant
 from repa.training.analysis import Analyses
 from repa.training.checkpoint import restore, save_checkpoint
 from repa.training.ema import EMA
@@ -22,6 +21,7 @@ from repa.training.resume import find_start
 from repa.training.setup import (
     build_batch_maker,
     build_model,
+    build_objective,
     build_optimizer,
     check_dataset,
     limit_to_epochs,
@@ -50,14 +50,14 @@ def train(options: TrainOptions) -> Path:
 
     torch.manual_seed(options.seed)  # the same initial weights on every process
     model = build_model(options, dataset)
+    objective = build_objective(options, model)
     make_batch, target_dims = build_batch_maker(options, dataset, model, device)
     module = TrainingModule(
         model,
-        Interpolant(options.path_type),
+        objective,
         target_dims,
         options.encoder_depth,
         options.proj_coeff,
-        options.weighting,
         options.projector_dim,
         options.projection_layer_type,
         options.projection_loss_type,
@@ -75,11 +75,11 @@ def train(options: TrainOptions) -> Path:
     evaluations = None
     if options.eval_every and autoencoder is not None:
         evaluations = Evaluations(
-            options, dataset, autoencoder, accelerator, run / "evaluations.jsonl", state.step
+            options, dataset, autoencoder, objective, accelerator, run, state.step
         )
     analyses = None
     if options.probe_every or options.align_every:
-        analyses = Analyses(options, dataset, accelerator, run, state.step)
+        analyses = Analyses(options, dataset, objective, accelerator, run, state.step)
     open_run(options, run, accelerator, state)
 
     if options.compile:
@@ -101,7 +101,7 @@ def train(options: TrainOptions) -> Path:
     loader = visit_loader(visits, batches, pick_workers(options, device))
     previews = None
     if accelerator.is_main_process and autoencoder is not None:
-        previews = Previews(options, dataset, autoencoder, device, run / "previews")
+        previews = Previews(options, dataset, autoencoder, objective, device, run / "previews")
     log = MetricsLog(run / "metrics.jsonl", accelerator, state.step, images_a_step)
     progress = tqdm(
         total=options.max_train_steps,

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from repa.alignment import ALIGNMENT_LOSSES, projection_heads
 from repa.alignment.heads import ProjectionLayer
-from repa.diffusion import Interpolant, velocity_loss
-from repa.diffusion.interpolant import Weighting
+from repa.diffusion import Objective
 from repa.errors import RepaError
 from repa.models import Transformer
 
@@ -42,15 +41,14 @@ class Batch:
 
 
 class TrainingModule(nn.Module):
-    """Flow matching with representation alignment (REPA, Eq. 9): `L_velocity + proj_coeff L_REPA`.
+    """Denoising with representation alignment (REPA, Eq. 9): `L_denoising + proj_coeff L_REPA`.
 
     Args:
         model: the backbone.
-        interpolant: path from data to noise.
+        objective: what it is trained for besides, flow matching (SiT) or DDPM (DiT).
         target_dims: widths of the encoders' tokens, one head each; none trains the plain model.
         encoder_depth: block after which the hidden state is aligned, from 1.
         proj_coeff: weight of the alignment loss.
-        weighting: distribution of the training times.
         projector_dim: inner width of the heads, if they are MLPs.
         projection_layer: what the heads are, "mlp" (REPA) or "conv" (iREPA).
         projection_loss: a key of `repa.alignment.ALIGNMENT_LOSSES`.
@@ -62,11 +60,10 @@ class TrainingModule(nn.Module):
     def __init__(
         self,
         model: Transformer,
-        interpolant: Interpolant,
+        objective: Objective,
         target_dims: Sequence[int] = (),
         encoder_depth: int = 8,
         proj_coeff: float = 0.5,
-        weighting: Weighting = "uniform",
         projector_dim: int = 2048,
         projection_layer: ProjectionLayer = "mlp",
         projection_loss: str = "cosine",
@@ -79,28 +76,31 @@ class TrainingModule(nn.Module):
             model.hidden_size, target_dims, projector_dim, projection_layer
         )
         self.alignment_loss = ALIGNMENT_LOSSES[projection_loss]
-        self.interpolant = interpolant
+        self.objective = objective
         self.encoder_depth = encoder_depth
         self.proj_coeff = proj_coeff
-        self.weighting = weighting
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Scalar losses, float32: `loss`, `denoising_loss` and, with heads, `alignment_loss`."""
-        t = self.interpolant.sample_time(batch.time_uniform, self.weighting)
-        x_t, velocity = self.interpolant.interpolate(batch.x, batch.noise, t)
+        """Scalar losses, float32: `loss`, `denoising_loss` and, with heads, `alignment_loss`.
+
+        Where the objective's loss is a sum, its parts too.
+        """
+        t = self.objective.sample_time(batch.time_uniform)
+        x_t = self.objective.add_noise(batch.x, batch.noise, t)
         y = self.model.drop_labels(batch.y, batch.drop_uniform)
 
         depths = (self.encoder_depth,) if self.heads else ()
         prediction, hidden = self.model(x_t, t, y, capture=depths)
-        denoising = velocity_loss(prediction, velocity).mean()
+        each = self.objective.losses(prediction, batch.x, batch.noise, t)
+        losses = {name: values.mean() for name, values in each.items()}
         if not self.heads:
-            return {"loss": denoising, "denoising_loss": denoising}
+            return {"loss": losses["denoising_loss"], **losses}
 
         h = hidden[self.encoder_depth]
         pairs = zip(self.heads, batch.targets, strict=True)
         alignment = torch.stack([self.alignment_loss(head(h), y) for head, y in pairs]).mean()
         return {
-            "loss": denoising + self.proj_coeff * alignment,
-            "denoising_loss": denoising,
+            "loss": losses["denoising_loss"] + self.proj_coeff * alignment,
+            **losses,
             "alignment_loss": alignment,
         }

@@ -10,7 +10,7 @@ from repa.autoencoders import Autoencoder
 from repa.config import SamplerOptions, TrainOptions
 from repa.data import ImageDataset
 from repa.devices import pick_precision
-from repa.diffusion import Interpolant
+from repa.diffusion import Objective
 from repa.models import Transformer
 from repa.sampling import generate_images, save_grid
 
@@ -25,12 +25,13 @@ class Previews:
         options: TrainOptions,
         dataset: ImageDataset,
         autoencoder: Autoencoder,
+        objective: Objective,
         device: torch.device,
         folder: Path,
     ):
         self.autoencoder = autoencoder
         self.seed = options.seed
-        self.interpolant = Interpolant(options.path_type)
+        self.objective = objective
         self.precision = pick_precision(options.mixed_precision, device)
         self.labels = dataset.labels[:: max(1, len(dataset) // IMAGES)][:IMAGES]
         self.folder = folder
@@ -43,7 +44,7 @@ class Previews:
             self.labels,
             SamplerOptions(num_steps=50),
             self.seed,
-            self.interpolant,
+            self.objective,
             batch_size=IMAGES,
             precision=self.precision,
         )

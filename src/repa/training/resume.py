@@ -23,6 +23,7 @@ KEPT = (
     "projection_loss_type",
     "target_norm",
     "path_type",
+    "prediction",
     "batch_size",
 )
 FLAGS = {  # that decide on arguments of the model

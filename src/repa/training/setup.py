@@ -25,6 +25,7 @@ from repa.checkpoints import CheckpointState
 from repa.config import TrainOptions
 from repa.data import ImageDataset
 from repa.devices import pick_device, pick_precision
+from repa.diffusion import Objective, create_objective
 from repa.encoders import check_encoder_names, create_encoders
 from repa.errors import RepaError
 from repa.models import Transformer, create_model
@@ -123,12 +124,16 @@ def build_model(options: TrainOptions, dataset: ImageDataset) -> Transformer:
     """The backbone for the dataset's latents and classes, with random weights.
 
     Raises:
-        RepaError: if there is no such model, or none of this objective.
+        RepaError: if there is no such model.
     """
-    model = create_model(options.model, **_model_arguments(options, dataset))
-    if model.objective != "flow":
-        raise RepaError(f"--model {options.model}: only flow-based models can be trained so far")
-    return model
+    return create_model(options.model, **_model_arguments(options, dataset))
+
+
+def build_objective(options: TrainOptions, model: Transformer) -> Objective:
+    """What the backbone is trained for, besides alignment."""
+    return create_objective(
+        model.objective, options.path_type, options.prediction, options.weighting
+    )
 
 
 def _model_arguments(options: TrainOptions, dataset: ImageDataset) -> dict[str, Any]:
