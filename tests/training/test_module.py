@@ -6,9 +6,9 @@ from repa.alignment import (
     cosine_alignment_loss,
     nt_xent_alignment_loss,
 )
-from repa.diffusion import FlowMatching
+from repa.diffusion import DDPM, FlowMatching
 from repa.errors import RepaError
-from repa.models import SiT
+from repa.models import DiT, SiT
 from repa.training import Batch, TrainingModule
 
 
@@ -73,6 +73,23 @@ def test_head_and_loss_can_be_chosen() -> None:
     _, hidden = module.model(x_t, b.time_uniform, y, capture=(2,))
     expected = nt_xent_alignment_loss(module.heads[0](hidden[2]), b.targets[0])
     torch.testing.assert_close(module(b)["alignment_loss"], expected)
+
+
+def test_denoising_diffusion_is_aligned_in_the_same_way() -> None:
+    torch.manual_seed(0)
+    dit = DiT(input_size=8, hidden_size=32, depth=3, num_heads=2, num_classes=5)
+    module = TrainingModule(dit, DDPM(), [24], encoder_depth=2, projector_dim=16)
+    seen = []
+    dit.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    b = batch((24,))
+    losses = module(b)
+    [(x_t, t, _)] = seen
+    assert torch.equal(t, (b.time_uniform * 1000).long())
+    torch.testing.assert_close(x_t, DDPM().add_noise(b.x, b.noise, t))
+    torch.testing.assert_close(losses["mse_loss"], b.noise.square().mean())  # it predicts zero
+    parts = losses["mse_loss"] + losses["vb_loss"]
+    torch.testing.assert_close(losses["denoising_loss"], parts)
+    torch.testing.assert_close(losses["loss"], parts + 0.5 * losses["alignment_loss"])
 
 
 def test_alignment_reaches_the_blocks_up_to_its_depth_and_no_further() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from repa.checkpoints.families import family_of
 from repa.checkpoints.folder import CheckpointState
+from repa.diffusion.schedule import NUM_STEPS
 from repa.models import FAMILIES
 
 # Options that change what the model has learned, in the order of the table. Paths of the machine
@@ -32,6 +33,7 @@ SHOWN = (
     "seed",
 )
 OBJECTIVES = {"flow": "flow matching", "ddpm": "denoising diffusion"}
+FLOW_ONLY = ("path_type", "weighting")
 
 CARD = """\
 ---
@@ -59,7 +61,7 @@ from repa.models import {family}
 
 model = {family}.from_pretrained("FOLDER_OR_REPOSITORY")
 x = torch.randn(1, {shape})
-prediction = model(x, torch.ones(1), torch.tensor([0]))
+prediction = model(x, torch.tensor([{noisiest}]), torch.tensor([0]))
 ```
 
 ## Architecture
@@ -107,6 +109,8 @@ def model_card(state: CheckpointState) -> str:
     }
     options = {key: state.options[key] for key in SHOWN if key in state.options}
     objective = OBJECTIVES[model_class.objective]
+    if model_class.objective != "flow":
+        options = {key: value for key, value in options.items() if key not in FLOW_ONLY}
     tags = ["repa", "diffusion", objective.replace(" ", "-"), "image-generation", family.lower()]
     return CARD.format(
         tags="\n".join(f"- {tag}" for tag in tags),
@@ -118,6 +122,7 @@ def model_card(state: CheckpointState) -> str:
         step=f"{state.step:,}" if state.step else "an unknown number of",
         alignment=f" aligned with {encoders}" if aligned else "",
         shape=f"{channels}, {height}, {side}",
+        noisiest=1.0 if model_class.objective == "flow" else NUM_STEPS - 1,
         architecture=_rows(architecture),
         options=_rows(options),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from repa.checkpoints.checkpoint import open_checkpoint
+from repa.checkpoints.released import released_parts
 from repa.checkpoints.translate import list_parts, write_checkpoint
 from repa.config import ConvertOptions
 
@@ -15,7 +16,9 @@ def run_convert(options: ConvertOptions) -> None:
     """
     checkpoint = open_checkpoint(options.ckpt, options.encoder_depth, options.model)
     write_checkpoint(checkpoint, options.dest, options.to, options.overwrite)
-    # A folder to publish has the averaged weights alone: without what only training needs.
-    dropped = ("model", "optimizer") if options.to == "pretrained" else ()
-    written = list_parts([part for part in checkpoint.parts if part not in dropped])
-    print(f"{options.dest}: {checkpoint.state.model}, step {checkpoint.state.step}: {written}")
+    state, parts = checkpoint.state, list(checkpoint.parts)
+    if options.to == "pretrained":  # the averaged weights, without what only training needs
+        parts = [part for part in parts if part not in ("model", "optimizer")]
+    if options.to == "released":
+        parts = released_parts(state, checkpoint.parts)
+    print(f"{options.dest}: {state.model}, step {state.step}: {list_parts(parts)}")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from repa.checkpoints.architecture import infer_architecture
-from repa.checkpoints.families import is_own_sit, pick_family
+from repa.checkpoints.families import family_of, is_own_sit, pick_family
 from repa.checkpoints.fit import build_model, is_plain
 from repa.checkpoints.folder import (
     CheckpointState,
@@ -112,13 +112,10 @@ def released_content(
     What came as a state dict alone becomes one again. Heads that have no average stand for it.
 
     Raises:
-        RepaError: if the heads are convolutions, which the release cannot load.
+        RepaError: if the release has no such heads, or samples no such predictions.
     """
-    if state.options.get("projection_layer_type") == "conv" and "heads" in parts:
-        raise RepaError(
-            f"{path}: its projection heads are convolutions (--projection-layer-type conv), which "
-            "the release does not have"
-        )
+    _check_known_to_release(state, parts, path)
+    parts = {part: parts[part] for part in released_parts(state, parts)}
     order = list(build_model(state, path, "meta").state_dict())
     heads = dict(parts.get("heads", {}))
     ema_heads = dict(parts["ema_heads"]) if "ema_heads" in parts else heads
@@ -141,6 +138,32 @@ def released_content(
     elif record.args is not None:
         content["args"] = record.args
     return {**content, "steps": state.step}
+
+
+def released_parts(state: CheckpointState, parts: Parts) -> list[str]:
+    """Which parts `released_content` writes: of an aligned DiT, those that DiT's scripts read.
+
+    They know no heads, and the optimizer's state counts the heads too.
+    """
+    if family_of(state.model) == "DiT" and "heads" in parts:
+        return [part for part in parts if part in ("model", "ema")]
+    return list(parts)
+
+
+def _check_known_to_release(state: CheckpointState, parts: Parts, path: Path) -> None:
+    if family_of(state.model) == "DiT":
+        return
+    if state.options.get("projection_layer_type") == "conv" and "heads" in parts:
+        raise RepaError(
+            f"{path}: its projection heads are convolutions (--projection-layer-type conv), which "
+            "the release does not have"
+        )
+    prediction = state.options.get("prediction", "v")
+    if prediction != "v":
+        raise RepaError(
+            f"{path}: it predicts {prediction} (--prediction), and the release samples velocities "
+            "alone"
+        )
 
 
 def _plain_arguments(args: Any) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class DDPM(nn.Module):
     """
 
     modes = ("ddim", "ddpm")
+    most_steps = NUM_STEPS
     tables: Tensor
 
     def __init__(self) -> None:

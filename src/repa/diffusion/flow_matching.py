@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import get_args
 
@@ -31,6 +32,7 @@ class FlowMatching:
     """
 
     modes = ("ode", "sde")
+    most_steps = math.inf
 
     def __init__(
         self,

@@ -22,6 +22,10 @@ class Objective(Protocol):
     def modes(self) -> tuple[str, ...]:
         """Names of its samplers, the default first."""
 
+    @property
+    def most_steps(self) -> float:
+        """Steps that they can take at most."""
+
     def sample_time(self, uniform: Tensor) -> Tensor:
         """Training times (N,), as the model takes them, from uniform numbers (N,) in [0, 1)."""
 
@@ -58,9 +62,6 @@ class Objective(Protocol):
             mode: one of `modes`.
             num_steps: number of steps.
             heun: second order, where the mode has it.
-
-        Raises:
-            RepaError: if there are not so many steps.
         """
 
 

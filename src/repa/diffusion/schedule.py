@@ -8,8 +8,6 @@ from itertools import accumulate, repeat
 import torch
 from torch import Tensor
 
-from repa.errors import RepaError
-
 NUM_STEPS = 1000
 BETA_START, BETA_END = 1e-4, 0.02
 
@@ -36,11 +34,11 @@ class Schedule:
         """The same process in fewer steps, the first and the last of these among them.
 
         Raises:
-            RepaError: if it has not so many steps.
+            ValueError: if it has not so many steps.
         """
         count = len(self.steps)
         if not 2 <= num_steps <= count:
-            raise RepaError(f"--num-steps {num_steps}: the model's process has {count}, at least 2")
+            raise ValueError(f"{num_steps} steps: expected 2 to {count}")
         # Added up as in ADM's code: on which step a half is rounded to depends on it.
         places = accumulate(repeat((count - 1) / (num_steps - 1), num_steps - 1), initial=0.0)
         chosen = torch.tensor([round(place) for place in places])

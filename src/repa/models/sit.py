@@ -9,7 +9,8 @@ from repa.models.transformer import Transformer
 class SiT(Transformer):
     """Predicts the velocity (N, C, H, W) of a noisy image or latent, given its time and class.
 
-    Times are in [0, 1]: 0 is data, 1 is noise.
+    Times are in [0, 1]: 0 is data, 1 is noise. Trained with `--prediction eps` or `x` it predicts
+    the noise or the data; see `repa.diffusion.FlowMatching`.
 
     Args:
         input_size, patch_size, in_channels, hidden_size, depth, num_heads, mlp_ratio, num_classes,

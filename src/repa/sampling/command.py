@@ -73,7 +73,7 @@ def draw_samples(
         RepaError: if a class, the autoencoder or the destination does not fit.
     """
     objective = objective_of(model, state, options.path_type)
-    options = options.model_copy(update={"mode": pick_mode(objective, options.mode)})
+    options = options.model_copy(update={"mode": pick_mode(objective, options)})
     if processes.is_main_process:
         _note_without_effect(options, model)
     if options.seeding == "official" and model.objective != "flow":

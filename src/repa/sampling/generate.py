@@ -26,15 +26,18 @@ def latent_shape(model: Transformer) -> tuple[int, int, int]:
     return (model.in_channels, model.input_size, model.input_size)
 
 
-def pick_mode(objective: Objective, wanted: str | None) -> str:
+def pick_mode(objective: Objective, sampler: SamplerOptions) -> str:
     """The sampler of a model: as asked for, else its objective's default.
 
     Raises:
-        RepaError: if it is of another objective.
+        RepaError: if it is of another objective, or is to take more steps than it can.
     """
-    if wanted not in (None, *objective.modes):
-        raise RepaError(f"--mode {wanted}: the model has {' and '.join(objective.modes)}")
-    return wanted or objective.modes[0]
+    if sampler.mode not in (None, *objective.modes):
+        raise RepaError(f"--mode {sampler.mode}: the model has {' and '.join(objective.modes)}")
+    if sampler.num_steps > objective.most_steps:
+        most = int(objective.most_steps)
+        raise RepaError(f"--num-steps {sampler.num_steps}: the model's process has {most}")
+    return sampler.mode or objective.modes[0]
 
 
 def generate_latents(
@@ -80,7 +83,7 @@ def generate_latents(
         sampler.guidance_high,
         _guided_channels(model, sampler),
     )
-    mode = pick_mode(objective, sampler.mode)
+    mode = pick_mode(objective, sampler)
     return objective.sample(
         predict, noise.initial(), noise.step, mode, sampler.num_steps, sampler.heun
     )

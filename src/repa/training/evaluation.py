@@ -72,10 +72,11 @@ class Evaluations:
         self.objective = objective
         self.precision = pick_precision(options.mixed_precision, accelerator.device)
         self.sampler = SamplerOptions(
-            mode=pick_mode(objective, options.eval_mode),
+            mode=options.eval_mode,
             num_steps=options.eval_num_steps,
             cfg_scale=options.eval_cfg_scale,
         )
+        pick_mode(objective, self.sampler)  # before the first step
         count = options.eval_samples
         self.labels = np.resize(dataset.labels[spread(len(dataset), count)], count)
         device = accelerator.device
