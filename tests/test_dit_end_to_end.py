@@ -114,7 +114,8 @@ def test_its_samplers_and_its_guidance(runs, tmp_path: Path) -> None:
     [
         ("--mode=sde", "--mode sde: the model has ddim and ddpm"),
         ("--num-steps=1001", "--num-steps 1001: the model's process has 1000"),
-        ("--path-type=cosine", "--path-type cosine: DiT-Ti/8 has no path"),
+        ("--path-type=cosine", "--path-type cosine: DiT-Ti/8 has no such choice"),
+        ("--prediction=x", "--prediction x: DiT-Ti/8 has no such choice"),
         ("--seeding=official", "--seeding official: the release draws no DiT-Ti/8"),
     ],
 )
@@ -128,6 +129,18 @@ def test_what_it_has_not_is_refused(runs, tmp_path, capsys, option: str, message
 def test_the_published_path_type_is_accepted(runs, tmp_path: Path, capsys) -> None:
     sample(runs[0], tmp_path / "a", "--path-type=linear", "--heun")
     assert "note: --heun has no effect with --mode ddim" in capsys.readouterr().err
+
+
+def test_guiding_all_of_three_channels_is_nothing_else(runs, tmp_path: Path, capsys) -> None:
+    sample(runs[0], tmp_path / "a", "--cfg-scale=2")
+    sample(runs[0], tmp_path / "a", "--cfg-scale=2", "--guide-all-channels")  # the same request
+    assert "note: --guide-all-channels has no effect here" in capsys.readouterr().err
+
+
+def test_normalized_queries_are_nothing_for_dits_scripts(emoji_dir, tmp_path, capsys) -> None:
+    run = train(emoji_dir, tmp_path, "qk", "--enc-type=none", "--max-train-steps=1", "--qk-norm")
+    assert main(["convert", f"--ckpt={run}", f"--dest={tmp_path / 'a.pt'}", "--to=released"]) == 2
+    assert "DiT's scripts have no --qk-norm" in capsys.readouterr().err
 
 
 def test_probe_align_evaluate_and_report(runs, emoji_dir: Path, tmp_path: Path) -> None:

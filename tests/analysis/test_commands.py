@@ -226,7 +226,7 @@ def test_two_processes_find_what_one_does(probe, runs, emoji_dir: Path, tmp_path
         ({"val_dir": Path("none")}, "no prepared dataset in none"),
         ({"depths": [2, 7]}, "--depths 7: .* has 6 blocks"),
         ({"enc_type": "vgg"}, "unknown encoder 'vgg'"),
-        ({"path_type": "cosine"}, "--path-type cosine: the checkpoint was trained on linear"),
+        ({"path_type": "cosine"}, "--path-type cosine: the checkpoint was trained with linear"),
         ({"model": "SiT-B/2"}, "--model SiT-B/2: .* holds SiT-Ti/8"),
     ],
 )

@@ -84,6 +84,40 @@ def test_probabilities_of_all_gray_levels_are_one(mean: float) -> None:
     torch.testing.assert_close(logs[1:-1], density, atol=0.02, rtol=0)
 
 
+@pytest.mark.parametrize("value", [-1.3, -1.0, 0.2, 1.0, 1.3])
+@pytest.mark.parametrize("error", [-0.8, 0.5])
+def test_the_last_step_is_the_probability_of_the_gray_level(value: float, error: float) -> None:
+    """At t = 0, from the mean that the predicted noise gives; the noise decides on its side."""
+    torch.manual_seed(0)
+    x, noise = torch.full((1, 1, 2, 2), value), torch.randn(1, 1, 2, 2)
+    t, predicted = torch.zeros(1, dtype=torch.int64), noise + error
+    a = Schedule.linear().alphas_cumprod[0].item()
+    x_t = DDPM().add_noise(x, noise, t).double()
+    mean = (x_t - (1 - a) ** 0.5 * predicted.double()) / a**0.5
+    deviation = (Schedule.linear().posterior_variances[0].item()) ** 0.5
+
+    def below(edge: float) -> Tensor:
+        z = (edge - mean + value) / deviation
+        return 0.5 * (1 + torch.tanh((2 / math.pi) ** 0.5 * (z + 0.044715 * z**3)))
+
+    low, high = below(-1 / 255), below(1 / 255)
+    low, high = (0 * low, high) if value < -0.999 else (low, high)
+    high = high / high if value > 0.999 else high
+    bits = -(high - low).clamp(min=1e-12).log().mean() / math.log(2)
+    losses = DDPM().losses(torch.cat([predicted, -torch.ones_like(x)], 1), x, noise, t)
+    torch.testing.assert_close(losses["vb_loss"].double(), bits[None], rtol=2e-4, atol=2e-4)
+
+
+def test_a_hopeless_gray_level_has_a_finite_probability_and_gradient() -> None:
+    log_variance = torch.full((3,), -9.0, requires_grad=True)
+    x = torch.tensor([0.0, -1.0, 1.0])
+    logs = pixel_log_likelihood(x, torch.tensor([5.0, -5.0, 5.0]), log_variance)
+    assert logs.isfinite().all()
+    assert logs[0].item() == pytest.approx(math.log(1e-12))
+    logs.sum().backward()
+    assert log_variance.grad.isfinite().all()
+
+
 def test_times_are_the_steps_all_equally_likely() -> None:
     uniform = (torch.arange(100_000) + 0.5) / 100_000
     times = DDPM().sample_time(uniform)
@@ -155,6 +189,13 @@ def test_the_learned_variance_lies_between_the_two_of_the_process() -> None:
     assert spreads[0] < spreads[1] < spreads[2]
 
 
+def test_without_a_prediction_the_variance_is_beta() -> None:
+    start = torch.zeros(20_000, 1)
+    drawn = [DDPM().sample(ExactModel(v), start, draws(), "ddpm", 20) for v in (1.0, None)]
+    assert drawn[0].dtype == drawn[1].dtype == torch.float64
+    torch.testing.assert_close(drawn[0], drawn[1])
+
+
 def test_ddpm_draws_noise_for_every_step_but_the_last_and_tells_the_time() -> None:
     model, drawn = ExactModel(0.0), []
 
@@ -166,7 +207,7 @@ def test_ddpm_draws_noise_for_every_step_but_the_last_and_tells_the_time() -> No
     assert drawn == [0, 1, 2, 3]
     steps, times = zip(*model.calls, strict=True)
     assert steps == (999, 749, 500, 250, 0)
-    assert times == pytest.approx([step / 999 for step in steps])
+    assert times == tuple(step / 999 for step in steps)
 
 
 def test_its_tables_are_no_weights() -> None:

@@ -77,6 +77,16 @@ def test_the_sde_reaches_the_data_distribution(path: str, kind: str) -> None:
     assert x.std().item() == pytest.approx(DEVIATION, abs=0.02)
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_times_are_weighted(path: str) -> None:
+    uniform = torch.rand(10)
+    assert torch.equal(FlowMatching(path).sample_time(uniform), uniform)
+    weighted = FlowMatching(path, weighting="lognormal").sample_time(uniform)
+    expected = FlowMatching(path).interpolant.sample_time(uniform, "lognormal")
+    assert torch.equal(weighted, expected)
+    assert not torch.equal(weighted, uniform)
+
+
 def test_the_model_sees_times_as_they_are() -> None:
     assert FlowMatching().model_time(0.3).item() == pytest.approx(0.3)
 

@@ -62,7 +62,14 @@ def test_sde_draws_noise_for_every_step_but_the_last() -> None:
         drawn.append(step)
         return torch.zeros(3)
 
-    x = sample_sde(field, torch.randn(3), 6, Interpolant(), draw)
+    seen = []
+
+    def noting(x: Tensor, t: Tensor, step_time: Tensor) -> Tensor:
+        seen.append(t.item())
+        return field(x, t, step_time)
+
+    x = sample_sde(noting, torch.randn(3), 6, Interpolant(), draw)
+    assert seen == pytest.approx([1 - 0.96 * i / 5 for i in range(6)], abs=1e-12)
     assert drawn == [0, 1, 2, 3, 4]
     assert field.calls == 6
     assert x.dtype == torch.float64

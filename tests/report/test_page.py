@@ -193,6 +193,8 @@ def test_the_same_runs_give_the_same_page(tmp_path: Path) -> None:
           "guidance_high": 1.0}, "ODE (Heun) in 9 steps, guidance 1.5"),
         ({"step": 400000, "mode": "sde", "num_steps": 250, "cfg_scale": 1.8, "guidance_low": 0.0,
           "guidance_high": 0.7}, "step 400000, SDE in 250 steps, guidance 1.8 on [0.0, 0.7]"),
+        ({"mode": "ddpm", "num_steps": 250, "cfg_scale": 1.5, "guide_all_channels": True},
+         "DDPM in 250 steps, guidance 1.5 of all channels"),
     ],
 )  # fmt: skip
 def test_a_result_says_how_its_samples_were_drawn(

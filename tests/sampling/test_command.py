@@ -202,7 +202,7 @@ def test_bf16_is_close(run: Path, tmp_path: Path) -> None:
 def test_a_path_that_the_checkpoint_contradicts_is_refused(run, tmp_path, capsys) -> None:
     arguments = ["sample", f"--ckpt={run}", f"--sample-dir={tmp_path / 'a'}", *OPTIONS]
     assert main([*arguments, "--path-type=cosine"]) == 2
-    assert "--path-type cosine: the checkpoint was trained on linear" in capsys.readouterr().err
+    assert "--path-type cosine: the checkpoint was trained with linear" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -256,3 +256,15 @@ def test_a_file_that_does_not_say_its_path_may_be_told(run: Path, tmp_path: Path
     paths = [sample(bare, tmp_path / kind, f"--path-type={kind}") for kind in ("linear", "cosine")]
     assert not np.array_equal(*map(images, paths))
     np.testing.assert_array_equal(images(paths[0]), images(sample(bare, tmp_path / "unsaid")))
+
+
+def test_half_drawn_samples_of_earlier_versions_are_found(run: Path, tmp_path, monkeypatch) -> None:
+    """Their folder is named by the request as it is written, so its order must stay."""
+    monkeypatch.setattr("repa.sampling.archive.SampleArchive.finish", lambda archive: None)
+    assert main(["sample", f"--ckpt={run}", f"--sample-dir={tmp_path / 'a'}", *OPTIONS]) == 0
+    [path] = (tmp_path / "a.partial").glob("*/request.json")
+    assert list(json.loads(path.read_text())["request"]) == [
+        "model", "weights", "step", "path_type", "autoencoder", "images", "labels", "seed",
+        "seeding", "mode", "num_steps", "heun", "cfg_scale", "guidance_low", "guidance_high",
+        "precision", "tf32", "png",
+    ]  # fmt: skip

@@ -7,9 +7,12 @@ from PIL import Image
 
 from repa.autoencoders import Pixels
 from repa.config import SamplerOptions
-from repa.diffusion import FlowMatching
-from repa.models import SiT
-from repa.sampling import generate_images, save_grid
+from repa.diffusion import DDPM, FlowMatching, GuidedModel
+from repa.errors import RepaError
+from repa.models import DiT, SiT
+from repa.sampling import generate_images, generate_latents, save_grid
+from repa.sampling.generate import pick_mode
+from repa.sampling.noise import ImageNoise
 
 
 def model() -> SiT:
@@ -87,3 +90,45 @@ def test_some_of_the_images_are_the_same_as_among_all() -> None:
     arguments = (model(), Pixels(), np.arange(7) % 4, sampler, 0, FlowMatching(), 2)
     some = torch.cat(list(generate_images(*arguments, indices=range(1, 7, 2))))
     assert (some.int() - whole[1::2].int()).abs().max() <= 1
+
+
+def test_sit_is_guided_in_all_channels_and_dit_in_the_first_three() -> None:
+    torch.manual_seed(0)
+    labels = torch.tensor([1, 2])
+    for family, objective in ((SiT, FlowMatching()), (DiT, DDPM())):
+        net = family(input_size=8, hidden_size=32, depth=2, num_heads=2, num_classes=4).eval()
+        for parameter in net.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        for every in (False, True):
+            sampler = SamplerOptions(num_steps=3, cfg_scale=2.0, guide_all_channels=every)
+            drawn = generate_latents(net, labels, noise(), sampler, objective)
+            channels = None if family is SiT else 4 if every else 3
+            null = torch.full_like(labels, 4)
+            predict = GuidedModel(net, labels, null, 2.0, guided_channels=channels)
+            with torch.no_grad():
+                expected = objective.sample(
+                    predict, noise().initial(), noise().step, objective.modes[0], 3
+                )
+            torch.testing.assert_close(drawn, expected)
+
+
+def noise() -> ImageNoise:
+    return ImageNoise(0, range(2), (4, 8, 8))
+
+
+def test_precision_is_that_of_the_models_evaluations() -> None:
+    net, labels, sampler = model(), torch.tensor([1, 2]), SamplerOptions(num_steps=2)
+    drawn = {
+        precision: generate_latents(
+            net, labels, ImageNoise(0, range(2), (3, 8, 8)), sampler, FlowMatching(), precision
+        )
+        for precision in ("no", "bf16")
+    }
+    assert 0 < (drawn["no"] - drawn["bf16"]).abs().max() < 0.1
+
+
+def test_all_of_a_processes_steps_may_be_taken_and_no_more() -> None:
+    assert pick_mode(DDPM(), SamplerOptions(num_steps=1000)) == "ddim"
+    assert pick_mode(FlowMatching(), SamplerOptions(num_steps=2000)) == "ode"
+    with pytest.raises(RepaError, match="--num-steps 1001: the model's process has 1000"):
+        pick_mode(DDPM(), SamplerOptions(num_steps=1001))

@@ -151,7 +151,7 @@ def test_options_that_do_not_fit_leave_nothing_behind(
     ("changes", "message"),
     [
         ({"seed": 1}, "--seed"),
-        ({"model": "SiT-Ti/4"}, "different: model"),
+        ({"model": "SiT-Ti/4"}, r"is of SiT-Ti/8, not SiT-Ti/4 \(--model\)"),
         ({"enc_type": "none"}, "--enc-type"),
         ({"resume": "no"}, "--resume no"),
         ({"max_train_steps": 1}, "past --max-train-steps 1"),

@@ -14,7 +14,9 @@ from repa.config import TrainOptions
 from repa.diffusion import DDPM, FlowMatching
 from repa.errors import RepaError
 from repa.files import read_json_lines
+from repa.models import create_model
 from repa.training import train
+from repa.training.setup import build_objective
 
 
 @pytest.mark.parametrize("prediction", ["eps", "x"])
@@ -55,6 +57,31 @@ def test_it_decides_on_the_samples(options, tmp_path: Path) -> None:
             samples.append(objective.sample(predict, noise, None, "ode", 5))
     assert (samples[0] - samples[1]).abs().mean() > 0.1
     assert (samples[0] - samples[2]).abs().mean() > 0.1
+
+
+def test_weights_alone_may_be_told_what_they_predict(options, tmp_path: Path, capsys) -> None:
+    run = train(options(enc_type="none", max_train_steps=2, prediction="eps", path_type="cosine"))
+    file = run / "checkpoints" / "0000002" / "ema.safetensors"
+    words = ["sample", "--num-steps=4", "--num-fid-samples=2", "--device=cpu"]
+    told = ["--prediction=eps", "--path-type=cosine"]
+    drawn = []
+    for name, more in (("run", []), ("alone", told), ("untold", [])):
+        ckpt = run if name == "run" else file
+        assert main([*words, f"--ckpt={ckpt}", f"--sample-dir={tmp_path / name}", *more]) == 0
+        with np.load(tmp_path / f"{name}.npz") as archive:
+            drawn.append(archive["arr_0"])
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[0], drawn[2])
+    assert main([*words, f"--ckpt={run}", f"--sample-dir={tmp_path / 'b'}", "--prediction=x"]) == 2
+    assert "--prediction x: the checkpoint was trained with eps" in capsys.readouterr().err
+
+
+def test_the_options_reach_the_objective(options) -> None:
+    chosen = {"path_type": "cosine", "prediction": "x", "weighting": "lognormal"}
+    objective = build_objective(options(**chosen), create_model("SiT-Ti/8", input_size=32))
+    assert isinstance(objective, FlowMatching)
+    assert {name: getattr(objective, name) for name in chosen} == chosen
+    assert isinstance(build_objective(options(model="DiT-Ti/8"), create_model("DiT-Ti/8")), DDPM)
 
 
 def test_a_run_keeps_its_prediction(options) -> None:
@@ -103,7 +130,7 @@ class TestDiT:
     def test_an_unfit_evaluation_is_refused_before_the_first_step(self, options) -> None:
         unfit = {"eval_mode": "sde"}, {"eval_num_steps": 1001}
         for given in unfit:
-            with pytest.raises(RepaError, match=r"--mode sde|--num-steps 1001"):
+            with pytest.raises(RepaError, match=r"--eval-mode sde|--eval-num-steps 1001"):
                 train(options(model="DiT-Ti/8", eval_every=2, eval_samples=8, **given,
                               eval_network="efficientnet-lite0"))  # fmt: skip
 
@@ -111,5 +138,5 @@ class TestDiT:
         run = train(options(model="DiT-Ti/8", max_train_steps=1, checkpointing_steps=1))
         model, state = load_model(run)
         assert isinstance(objective_of(model, state, "linear"), DDPM)
-        with pytest.raises(RepaError, match="--path-type cosine: DiT-Ti/8 has no path"):
+        with pytest.raises(RepaError, match="--path-type cosine: DiT-Ti/8 has no such choice"):
             objective_of(model, state, "cosine")

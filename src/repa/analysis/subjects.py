@@ -17,7 +17,7 @@ from repa.checkpoints import CheckpointState, load_model, locate, locate_all, ob
 from repa.checkpoints.checkpoint import open_checkpoint
 from repa.config import AlignOptions, Precision, ProbeOptions, SubjectOptions
 from repa.devices import pick_precision
-from repa.diffusion import FlowMatching, Objective
+from repa.diffusion import Objective
 from repa.encoders import check_encoder_names
 from repa.errors import RepaError
 from repa.models import Transformer
@@ -113,9 +113,9 @@ def open_subjects(
         depths = list(dict.fromkeys(options.depths or range(1, model.depth + 1)))
         if max(depths) > model.depth:
             raise RepaError(f"--depths {max(depths)}: {path} has {model.depth} blocks")
-        objective = objective_of(model, state, options.path_type)
+        objective = objective_of(model, state, options.path_type, options.prediction)
         yield Subject(
-            row=_row(path, model, state, options.raw_weights) | {"path_type": path_of(objective)},
+            row=_row(path, model, state, options.raw_weights) | {"path_type": objective.path_type},
             model=model.to(processes.device),
             depths=depths,
             objective=objective,
@@ -140,11 +140,6 @@ def encoder_names(options: SubjectOptions, checkpoints: Sequence[Path]) -> list[
         )
         names |= dict.fromkeys(_aligned_to(checkpoint.state))
     return list(names)
-
-
-def path_of(objective: Objective) -> str | None:
-    """The path of a flow, for the rows about it; DDPM has one process only."""
-    return objective.interpolant.path_type if isinstance(objective, FlowMatching) else None
 
 
 def _row(path: Path, model: Transformer, state: CheckpointState, raw: bool) -> Row:

@@ -64,6 +64,8 @@ x = torch.randn(1, {shape})
 prediction = model(x, torch.tensor([{noisiest}]), torch.tensor([0]))
 ```
 
+{output}
+
 ## Architecture
 
 | | |
@@ -122,9 +124,24 @@ def model_card(state: CheckpointState) -> str:
         step=f"{state.step:,}" if state.step else "an unknown number of",
         alignment=f" aligned with {encoders}" if aligned else "",
         shape=f"{channels}, {height}, {side}",
+        output=_output(model_class.objective, state),
         noisiest=1.0 if model_class.objective == "flow" else NUM_STEPS - 1,
         architecture=_rows(architecture),
         options=_rows(options),
+    )
+
+
+def _output(objective: str, state: CheckpointState) -> str:
+    """What the model returns, and what its times are."""
+    if objective == "ddpm":
+        return (
+            "Times are the steps 0 (almost data) to 999 (almost noise) of DDPM. The prediction is "
+            "the noise, then what its learned variance is made from (`repa.diffusion.DDPM`)."
+        )
+    predicted = {"v": "velocity", "eps": "noise", "x": "data"}[state.options.get("prediction", "v")]
+    return (
+        f"Times are from 0 (data) to 1 (noise). The prediction is the {predicted} "
+        "(`repa.diffusion.FlowMatching`)."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from repa.checkpoints.checkpoint import open_checkpoint
 from repa.checkpoints.fit import build_model
@@ -43,25 +44,31 @@ def load_model(
 
 
 def objective_of(
-    model: Transformer, state: CheckpointState, path_type: PathType | None
+    model: Transformer,
+    state: CheckpointState,
+    path_type: PathType | None = None,
+    prediction: Prediction | None = None,
 ) -> Objective:
-    """What a model was trained for: as its checkpoint says, on the path that it or else one says.
+    """What a model was trained for, as its checkpoint says.
 
     Args:
         model: the backbone.
         state: of its checkpoint.
-        path_type: of a flow whose checkpoint does not say it; linear by default.
+        path_type, prediction: of a flow whose checkpoint does not say them; linear and v by
+            default.
 
     Raises:
-        RepaError: if the checkpoint says another path, or the model has none.
+        RepaError: if the checkpoint says something else, or the model has no such choice.
     """
-    known: PathType | None = "linear"
-    if model.objective == "flow":
-        known = state.options.get("path_type")
-    if known is not None and path_type not in (None, known):
-        why = f"{state.model} has no path"
-        if model.objective == "flow":
-            why = f"the checkpoint was trained on {known}"
-        raise RepaError(f"--path-type {path_type}: {why}")
-    prediction: Prediction = state.options.get("prediction", "v")
-    return create_objective(model.objective, known or path_type or "linear", prediction)
+    ddpm = {"path_type": "linear", "prediction": "eps"}
+    said = ddpm if model.objective == "ddpm" else state.options
+    wanted = {"path_type": path_type, "prediction": prediction}
+    chosen: dict[str, Any] = {}
+    for name, value in wanted.items():
+        if value is not None and said.get(name) not in (None, value):
+            why = f"the checkpoint was trained with {said[name]}"
+            if model.objective == "ddpm":
+                why = f"{state.model} has no such choice"
+            raise RepaError(f"--{name.replace('_', '-')} {value}: {why}")
+        chosen |= {name: known} if (known := said.get(name) or value) is not None else {}
+    return create_objective(model.objective, **chosen)

@@ -152,6 +152,8 @@ def released_parts(state: CheckpointState, parts: Parts) -> list[str]:
 
 def _check_known_to_release(state: CheckpointState, parts: Parts, path: Path) -> None:
     if family_of(state.model) == "DiT":
+        if state.model_arguments.get("qk_norm"):
+            raise RepaError(f"{path}: DiT's scripts have no --qk-norm, which it was trained with")
         return
     if state.options.get("projection_layer_type") == "conv" and "heads" in parts:
         raise RepaError(

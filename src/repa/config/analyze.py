@@ -32,7 +32,9 @@ class SubjectOptions(CheckpointOptions):
         None, description="blocks after which to look, from 1; all by default"
     )
     times: Several[Probability] = Field(
-        (0.1, 0.3, 0.5, 0.7, 0.9), description="how noisy the images are; 0 is data, 1 is noise"
+        (0.1, 0.3, 0.5, 0.7, 0.9),
+        description="how noisy the images are; 0 is data, 1 is noise. Of DiT the part of "
+        "its steps, which is not SiT's noise at that time",
     )
     enc_type: str | None = Field(
         None, description="encoders to compare with, with commas, or none; by default those that "

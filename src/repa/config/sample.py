@@ -67,6 +67,7 @@ class CheckpointOptions(Options):
     path_type: Literal["linear", "cosine"] | None = Field(
         None, description="of a file that does not say it; linear by default"
     )
+    prediction: Literal["v", "eps", "x"] | None = Field(None, description="likewise; v by default")
 
 
 class InferenceOptions(Options):

@@ -26,6 +26,7 @@ class DDPM(nn.Module):
         schedule: the process, float64 on the CPU.
     """
 
+    path_type = None
     modes = ("ddim", "ddpm")
     most_steps = NUM_STEPS
     tables: Tensor
@@ -103,20 +104,20 @@ class DDPM(nn.Module):
         return tuple(rows.view(*rows.shape, *[1] * (x.dim() - 1)).unbind(t.dim()))
 
 
-def gaussian_kl(distance: Tensor, log_variance: Tensor, other_log_variance: Tensor) -> Tensor:
-    """KL divergence (nats) of N(m, variance) from N(m + distance, other variance), elementwise."""
-    difference = log_variance - other_log_variance
-    squares = distance.square() * (-other_log_variance).exp()
+def gaussian_kl(distance: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(N(m, P) || N(m + distance, Q)) in nats, elementwise, of log variances log P and log Q."""
+    difference = log_p - log_q
+    squares = distance.square() * (-log_q).exp()
     return 0.5 * (difference.exp() - difference - 1 + squares)
 
 
-def pixel_log_likelihood(x: Tensor, distance: Tensor, log_variance: Tensor) -> Tensor:
-    """Log probability (nats) of x's gray level under N(x - distance, variance), elementwise.
+def pixel_log_likelihood(x: Tensor, distance: Tensor, log_sigma2: Tensor) -> Tensor:
+    """Log probability (nats) of x's gray level under N(x - distance, sigma2), elementwise.
 
     Levels are 2 / 255 wide, the first and the last unbounded (Ho et al., Eq. 13); DiT takes the
     same for latents. The normal distribution's function is approximated as in the published code.
     """
-    scale = (-0.5 * log_variance).exp()
+    scale = (-0.5 * log_sigma2).exp()
     below = _normal_cdf(scale * (distance - PIXEL))
     upto = _normal_cdf(scale * (distance + PIXEL))
     probability = torch.where(x < -EDGE, upto, torch.where(x > EDGE, 1 - below, upto - below))

@@ -12,8 +12,8 @@ from torch import Tensor
 from repa.diffusion.interpolant import Interpolant, PathType, Prediction, Weighting
 from repa.diffusion.samplers import Field, sample_ode, sample_sde
 
-# Noise says nothing about data at t = 1, where alpha is 0. Sampling then begins a little later,
-# with 0.006 of data in the noise: as much as the noisiest step of DDPM has.
+# A predicted noise says nothing of the data at t = 1, where alpha is 0. Sampling then begins a
+# little later, on the linear path with 0.006 of data in the noise, as in DDPM's noisiest step.
 NOISE_START = 0.994
 
 
@@ -44,6 +44,7 @@ class FlowMatching:
             raise ValueError(f"unknown prediction {prediction!r}: {get_args(Prediction)}")
         if weighting not in get_args(Weighting):
             raise ValueError(f"unknown weighting {weighting!r}: {get_args(Weighting)}")
+        self.path_type = path_type
         self.interpolant = Interpolant(path_type)
         self.prediction: Prediction = prediction
         self.weighting: Weighting = weighting

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+ObjectiveName = Literal["flow", "ddpm"]
 PathType = Literal["linear", "cosine"]
 Prediction = Literal["v", "eps", "x"]
 Weighting = Literal["uniform", "lognormal"]

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from repa.diffusion.ddpm import DDPM
 from repa.diffusion.flow_matching import FlowMatching
-from repa.diffusion.interpolant import PathType, Prediction, Weighting
+from repa.diffusion.interpolant import ObjectiveName, PathType, Prediction, Weighting
 from repa.diffusion.samplers import Field
-
-ObjectiveName = Literal["flow", "ddpm"]
 
 
 class Objective(Protocol):
     """The process from data to noise, the loss of a model that inverts it, and the way back."""
+
+    @property
+    def path_type(self) -> PathType | None:
+        """The path of a flow."""
 
     @property
     def modes(self) -> tuple[str, ...]:

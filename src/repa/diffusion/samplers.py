@@ -24,7 +24,7 @@ SDE_LAST_TIME = 0.04  # where the score's 1 / sigma^2 would blow up, noise ends
 def sample_ode(
     velocity: Field, noise: Tensor, num_steps: int, heun: bool = False, start: float = 1.0
 ) -> Tensor:
-    """Integrates `dx = v dt` from t = 1 to 0 with Euler's or Heun's method.
+    """Integrates `dx = v dt` from t = 1 (noise) to 0 with Euler's or Heun's method.
 
     Heun corrects every step but the last, so it evaluates the field 2 num_steps - 1 times.
 
@@ -33,7 +33,7 @@ def sample_ode(
         noise: initial state (N, ...).
         num_steps: number of equal steps.
         heun: second order.
-        start: another time to begin at, near 1.
+        start: where to begin instead of at 1, near it.
 
     Returns:
         Samples (N, ...), float64.
@@ -69,7 +69,7 @@ def sample_sde(
         num_steps: number of steps, the last, deterministic one included; at least 2.
         interpolant: the path, which gives the score.
         draw_noise: step index -> standard normal noise (N, ...) of that step.
-        start: another time to begin at, near 1.
+        start: where to begin instead of at 1, near it.
 
     Returns:
         Samples (N, ...), float64.
@@ -146,4 +146,4 @@ def sample_ddpm(
 
 def _predict(predict: Field, x: Tensor, schedule: Schedule, i: int) -> Tensor:
     step = schedule.steps[i]
-    return predict(x, step, step / (NUM_STEPS - 1))
+    return predict(x, step, step.double() / (NUM_STEPS - 1))

@@ -67,7 +67,12 @@ class Schedule:
         return alphas.rsqrt(), self.betas / (alphas * (1 - self.alphas_cumprod)).sqrt()
 
 
-def log_variance(output: Tensor, schedule_log_betas: Tensor, log_posterior: Tensor) -> Tensor:
-    """What a model's output in about [-1, 1] says of the log variance (improved DDPM, Eq. 15)."""
+def log_variance(output: Tensor, log_beta: Tensor, log_posterior: Tensor) -> Tensor:
+    """What a model's output says of the log variance (improved DDPM, Eq. 15).
+
+    Args:
+        output: (N, C, ...); -1 is the posterior's variance, 1 is beta.
+        log_beta, log_posterior: of the step, to be multiplied with it.
+    """
     share = (output + 1) / 2
-    return share * schedule_log_betas + (1 - share) * log_posterior
+    return share * log_beta + (1 - share) * log_posterior

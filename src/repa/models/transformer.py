@@ -51,8 +51,8 @@ class Transformer(
         fused_attn: use PyTorch's fused attention kernels.
 
     Attributes:
-        objective: how it is trained and sampled: "flow" (a velocity, times in [0, 1]) or "ddpm"
-            (noise and variance, times 0 to 999).
+        objective: how it is trained and sampled: "flow" (times in [0, 1]) or "ddpm" (noise and
+            variance, times 0 to 999); see `repa.diffusion.create_objective`.
 
     Raises:
         RepaError: if the sizes do not divide.

@@ -117,4 +117,7 @@ class Comparison:
         there = {chart.name for chart in charts}
         more = [c for c in draw(own, names) if c.name.endswith("-step") and c.name not in there]
         charts += [replace(c, title=f"{c.title}, measured during training") for c in more]
+        if len({run.process for run in self.runs}) > 1:
+            note = "At the same t, images of DDPM and of each path are not equally noisy."
+            charts = [replace(chart, note=chart.note or note) for chart in charts]
         return charts

@@ -107,7 +107,8 @@ def sampler(drawn: object) -> str:
         parts.append("no guidance")
     elif scale is not None:
         interval = "" if (low, high) in ((0, 1), (None, None)) else f" on [{low}, {high}]"
-        parts.append(f"guidance {scale}{interval}")
+        channels = " of all channels" if drawn.get("guide_all_channels") else ""
+        parts.append(f"guidance {scale}{interval}{channels}")
     return printable(", ".join(parts))
 
 

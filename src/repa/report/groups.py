@@ -90,6 +90,13 @@ def baseline_of(groups: Sequence[Group]) -> Group:
     return plain[0] if plain else groups[0]
 
 
+def compared_with(group: Group, groups: Sequence[Group]) -> Group:
+    """The baseline among the groups of this one's objective; if that is itself, among all."""
+    objective = group.runs[0].objective
+    own = baseline_of([other for other in groups if other.runs[0].objective == objective])
+    return baseline_of(groups) if own is group else own
+
+
 def mean_rows(parts: Sequence[Sequence[Mapping[str, Any]]], name: str) -> list[Line]:
     """Averages of several runs' rows about the same block, time and step.
 

@@ -77,15 +77,21 @@ def overview(comparison: Comparison) -> list[Measured]:
 
 def _measured(comparison: Comparison) -> list[Measured]:
     runs = comparison.runs
+    same_loss = len({run.objective for run in runs}) == 1
     rows = [
         _row("model", [run.options.get("model") for run in runs]),
+        _row("objective", [None if same_loss else run.objective for run in runs]),
         _row("target encoder", [_aligned(run, "enc_type") for run in runs]),
         _row("aligned depth", [_aligned(run, "encoder_depth") for run in runs]),
         _row("alignment coefficient", [_aligned(run, "proj_coeff") for run in runs]),
         _row("training steps", [run.last_step or None for run in runs]),
         _row("images per second, median", [_speed(run) for run in runs], higher=True),
         _durations([_last(run, SECONDS) for run in runs]),
-        _row("last denoising loss", [_last(run, "denoising_loss") for run in runs], higher=False),
+        _row(
+            "last denoising loss",
+            [_last(run, "denoising_loss") for run in runs],
+            higher=False if same_loss else None,
+        ),
         _row("last alignment loss", [_last(run, "alignment_loss") for run in runs]),
         *_final_metrics(runs),
         *_final_rows(runs, comparison.probes, TOP1.key, "top-1 accuracy", percent=True),
@@ -127,13 +133,15 @@ def _final_rows(
         ]
         own.append(at[-1] if at else None)
     blocks = {row["depth"] for row in own if row is not None}
+    # At one time other processes have other noise, so no value is better than another.
+    comparable = len({run.process for run in runs}) == 1
     where = f"after block {min(blocks)}" if len(blocks) == 1 else "after the aligned block"
     row = _row(
         f"{name} {where}, t = {shown(middle)}",
         [None if row is None else row[key] for row in own],
-        higher=True,
+        higher=True if comparable else None,
         percent=percent,
-        is_finding=True,
+        is_finding=comparable,
     )
     if len(blocks) > 1:
         row = _remarked(row, [None if r is None else f" (block {r['depth']})" for r in own])

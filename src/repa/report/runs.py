@@ -70,6 +70,20 @@ class RunRecord:
         )
 
     @property
+    def process(self) -> str:
+        """From data to noise: at one time, runs of one process see equally noisy images."""
+        if str(self.options.get("model", "")).startswith("DiT-"):
+            return "DDPM"
+        return f"{self.options.get('path_type', 'linear')} path"
+
+    @property
+    def objective(self) -> str:
+        """What its denoising loss is: losses of different objectives are not to be compared."""
+        parts = [self.process, f"predicts {self.options.get('prediction', 'v')}"]
+        weighting = self.options.get("weighting", "uniform")
+        return ", ".join([*parts, *([f"{weighting} times"] if weighting != "uniform" else [])])
+
+    @property
     def last_step(self) -> int:
         """The last step that anything tells of."""
         steps = [line["step"] for line in (*self.metrics, *self.evaluations)]

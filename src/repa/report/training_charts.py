@@ -28,5 +28,15 @@ def training_charts(groups: Sequence[Group]) -> list[Chart]:
 
         series = curves(groups, points)
         if series:
-            charts.append(Chart(file_name("training", key), title, STEP, label, series))
+            note = loss_note(groups) if key == "denoising_loss" else ""
+            charts.append(Chart(file_name("training", key), title, STEP, label, series, note=note))
     return charts
+
+
+def loss_note(groups: Sequence[Group]) -> str:
+    """What to mind where denoising losses are of different things."""
+    objectives = {group.name: group.runs[0].objective for group in groups}
+    if len(set(objectives.values())) == 1:
+        return ""
+    named = "; ".join(f"{name}: {objective}" for name, objective in objectives.items())
+    return f"Losses of different objectives are not to be compared. {named}."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from repa.report.charts import count
 from repa.report.comparison import Comparison
 from repa.report.evaluations import protocols
-from repa.report.groups import Group
+from repa.report.groups import Group, compared_with
 from repa.report.overview import Measured, overview
 from repa.report.runs import RunRecord
 from repa.report.speed_up import OVER, speed_up
@@ -31,14 +31,17 @@ def verdicts(comparison: Comparison) -> list[Verdict]:
         known = tuple(f"{_capital(row.title)}: {row.texts[0]}." for row in rows)
         steps = count(base.mean.last_step, "training step")
         return [Verdict(f"{base.mean.name}: {_kind(base.mean)}, {steps}", known or (NOTHING,))]
-    return [_against(comparison, base, group) for group in groups if group is not base]
+    others = [group for group in groups if group is not base]
+    return [_against(comparison, compared_with(group, groups), group) for group in others]
 
 
 def _against(comparison: Comparison, base: Group, group: Group) -> Verdict:
     # Of these two alone: both are looked at after the block that this run was aligned at.
     rows = overview(comparison.between([*base.runs, *group.runs]))
     both = [row for row in rows if row.is_finding and None not in row.values]
-    findings = (*map(_difference, both), *_arrivals(comparison, group))
+    # When it got to the baseline's distance is known of the common baseline alone.
+    arrivals = _arrivals(comparison, group) if base is comparison.baseline else []
+    findings = (*map(_difference, both), *arrivals)
     subject = f"{_named(group.mean)} compared with {_named(base.mean)}"
     return Verdict(subject, findings or (NOTHING,))
 

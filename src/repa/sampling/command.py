@@ -18,14 +18,19 @@ from repa.autoencoders import Autoencoder, create_autoencoder
 from repa.checkpoints import CheckpointState, load_model, locate, objective_of
 from repa.config import DrawOptions, Precision, SampleOptions
 from repa.devices import pick_precision
-from repa.diffusion import FlowMatching, Objective
+from repa.diffusion import Objective
 from repa.errors import RepaError
 from repa.models import Transformer
 from repa.models.layers import Attention
 from repa.processes import on_main, start_processes
 from repa.sampling.archive import SampleArchive
 from repa.sampling.batches import SampleBatch, image_batches, official_batches
-from repa.sampling.generate import generate_latents, latent_shape, pick_mode
+from repa.sampling.generate import (
+    RELEASED_GUIDED_CHANNELS,
+    generate_latents,
+    latent_shape,
+    pick_mode,
+)
 from repa.sampling.labels import choose_labels
 from repa.sampling.noise import OfficialStream
 from repa.weights import fingerprint
@@ -72,7 +77,7 @@ def draw_samples(
     Raises:
         RepaError: if a class, the autoencoder or the destination does not fit.
     """
-    objective = objective_of(model, state, options.path_type)
+    objective = objective_of(model, state, options.path_type, options.prediction)
     options = options.model_copy(update={"mode": pick_mode(objective, options)})
     if processes.is_main_process:
         _note_without_effect(options, model)
@@ -116,8 +121,8 @@ def _autoencoder_name(options: DrawOptions, state: CheckpointState) -> str:
 def _note_without_effect(options: DrawOptions, model: Transformer) -> None:
     if options.heun and options.mode != "ode":
         print(f"note: --heun has no effect with --mode {options.mode}", file=sys.stderr)
-    if options.guide_all_channels and model.objective == "flow":
-        print("note: --guide-all-channels has no effect: SiT always does", file=sys.stderr)
+    if options.guide_all_channels and not _guides_more(options, model):
+        print("note: --guide-all-channels has no effect here", file=sys.stderr)
 
 
 def _request(
@@ -130,12 +135,16 @@ def _request(
     precision: Precision,
     processes: PartialState,
 ) -> dict[str, Any]:
-    """All that decides on the images: samples of another request are other samples."""
+    """All that decides on the images: samples of another request are other samples.
+
+    Its order, too, decides where parts are: what is half drawn could not be finished with another.
+    """
     chosen = ("mode", "num_steps", "heun", "cfg_scale", "guidance_low", "guidance_high")
     request: dict[str, Any] = {
         "model": state.model,
         "weights": fingerprint(model.state_dict()),
         "step": state.step,
+        **_of_the_process(options, model, objective),
         "autoencoder": autoencoder.name,
         "images": options.num_fid_samples,
         "labels": fingerprint({"labels": torch.from_numpy(labels)}),
@@ -146,14 +155,24 @@ def _request(
         "tf32": options.allow_tf32,
         "png": options.png,
     }
-    if isinstance(objective, FlowMatching):
-        request["path_type"] = objective.interpolant.path_type
-    else:
-        request["guide_all_channels"] = options.guide_all_channels
     if options.seeding == "official":
         request["layout"] = f"{processes.num_processes} x {options.per_proc_batch_size}"
         request["device"] = processes.device.type
     return request
+
+
+def _of_the_process(
+    options: DrawOptions, model: Transformer, objective: Objective
+) -> dict[str, Any]:
+    if objective.path_type is not None:
+        return {"path_type": objective.path_type}
+    return {"guide_all_channels": _guides_more(options, model)}
+
+
+def _guides_more(options: DrawOptions, model: Transformer) -> bool:
+    """Whether `--guide-all-channels` makes a difference."""
+    has_more = model.objective == "ddpm" and model.in_channels > RELEASED_GUIDED_CHANNELS
+    return options.guide_all_channels and options.cfg_scale > 1 and has_more
 
 
 def _ready(model: Transformer, options: DrawOptions, device: torch.device) -> Transformer:

@@ -26,17 +26,24 @@ def latent_shape(model: Transformer) -> tuple[int, int, int]:
     return (model.in_channels, model.input_size, model.input_size)
 
 
-def pick_mode(objective: Objective, sampler: SamplerOptions) -> str:
+def pick_mode(objective: Objective, sampler: SamplerOptions, prefix: str = "--") -> str:
     """The sampler of a model: as asked for, else its objective's default.
+
+    Args:
+        objective: of the model.
+        sampler: what was asked for.
+        prefix: of the options' names in messages.
 
     Raises:
         RepaError: if it is of another objective, or is to take more steps than it can.
     """
     if sampler.mode not in (None, *objective.modes):
-        raise RepaError(f"--mode {sampler.mode}: the model has {' and '.join(objective.modes)}")
+        raise RepaError(
+            f"{prefix}mode {sampler.mode}: the model has {' and '.join(objective.modes)}"
+        )
     if sampler.num_steps > objective.most_steps:
         most = int(objective.most_steps)
-        raise RepaError(f"--num-steps {sampler.num_steps}: the model's process has {most}")
+        raise RepaError(f"{prefix}num-steps {sampler.num_steps}: the model's process has {most}")
     return sampler.mode or objective.modes[0]
 
 

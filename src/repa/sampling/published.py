@@ -38,7 +38,7 @@ def run_generate(options: GenerateOptions) -> None:
             raise RepaError(f"--{option.replace('_', '-')} {wanted}: {ckpt} has {found}")
     if options.vae is None and state.autoencoder.name in HUB_NAMES:
         options = options.model_copy(update={"vae": PUBLISHED_VAE})
-    mode = pick_mode(objective_of(model, state, options.path_type), options)
+    mode = pick_mode(objective_of(model, state, options.path_type, options.prediction), options)
     name = options.sample_dir / samples_name(options, state, mode)
     draw_samples(options, name, model, state, processes)
 

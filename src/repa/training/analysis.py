@@ -14,7 +14,7 @@ from repa.analysis.inputs import check_classes, encoder_states, open_encoders, s
 from repa.analysis.linear_probe import linear_probes
 from repa.analysis.results import Row
 from repa.analysis.similarity import Representation, compare
-from repa.analysis.subjects import Subject, path_of
+from repa.analysis.subjects import Subject
 from repa.config import TrainOptions
 from repa.data import ImageDataset, open_dataset
 from repa.devices import pick_precision
@@ -81,7 +81,7 @@ class Analyses:
             "weights": "ema",
             "fingerprint": None,
             "encoder_depth": options.encoder_depth if aligned else None,
-            "path_type": path_of(objective),
+            "path_type": objective.path_type,
         }
         self.targets = self._open_targets() if options.align_every else {}
         if accelerator.is_main_process:

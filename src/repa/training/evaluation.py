@@ -76,7 +76,7 @@ class Evaluations:
             num_steps=options.eval_num_steps,
             cfg_scale=options.eval_cfg_scale,
         )
-        pick_mode(objective, self.sampler)  # before the first step
+        pick_mode(objective, self.sampler, "--eval-")  # before the first step
         count = options.eval_samples
         self.labels = np.resize(dataset.labels[spread(len(dataset), count)], count)
         device = accelerator.device

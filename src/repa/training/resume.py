@@ -103,7 +103,12 @@ def _check_resumable(
     if options.resume == "no":
         raise RepaError(f"--resume no: {checkpoint} exists; choose another --exp-name or delete it")
     found = read_state(checkpoint)
-    same = ("model", "autoencoder", "resolution")
+    if found.model != wanted.model:
+        raise RepaError(
+            f"{checkpoint} is of {found.model}, not {wanted.model} (--model): choose another name "
+            "or folder for this run"
+        )
+    same = ("autoencoder", "resolution")
     differing = [name for name in same if getattr(found, name) != getattr(wanted, name)]
     theirs, ours = found.model_arguments, wanted.model_arguments
     differing += [
