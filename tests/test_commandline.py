@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -176,3 +178,37 @@ def test_every_recipe_is_valid(path: Path) -> None:
 
 def test_there_are_recipes() -> None:
     assert RECIPES
+
+
+ONE_OF_SEVERAL = """
+import atexit, os, sys
+import subprocess
+import sys
+from pathlib import Path
+import torch
+from repa.commandline import run
+from repa.errors import RepaError
+
+atexit.register(os.abort)  # as threads of the process group do now and then
+
+def command():
+    torch.distributed.init_process_group("gloo")
+    print("done", os.environ["RANK"])
+    if sys.argv[1] == "fails":
+        raise RepaError("no such thing")
+
+sys.exit(run("repa", command))
+"""
+
+
+@pytest.mark.parametrize(("how", "code"), [("works", 0), ("fails", 1)])
+def test_one_of_several_processes_ends_before_anything_can_abort_it(tmp_path, how, code) -> None:
+    (tmp_path / "script.py").write_text(ONE_OF_SEVERAL)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launch, "script.py", how], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == code, done.stderr
+    assert "SIGABRT" not in done.stderr
+    assert sorted(done.stdout.split()) == ["0", "1", "done", "done"]
+    assert ("repa: error: no such thing" in done.stderr) == (how == "fails")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import typing
 from pathlib import Path
@@ -158,23 +159,33 @@ def _one_line(error: Any, options_class: type[Options]) -> str:
 
 
 def run(prog: str, command: Any) -> int:
-    """Calls `command()`; what the user can fix becomes one line on stderr and exit code 2."""
+    """Calls `command()`; what the user can fix becomes one line on stderr and exit code 2.
+
+    One of several processes ends here, with that code.
+    """
     keep_freed_memory()
+    code = 0
     try:
         command()
     except RepaError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
-        return 2
+        code = 2
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
-        return 130
-    finally:
-        _leave_other_processes()
-    return 0
+        code = 130
+    _leave_other_processes(code)
+    return code
 
 
-def _leave_other_processes() -> None:
-    """Threads that still talk to another process would abort this one at its exit."""
+def _leave_other_processes(code: int) -> None:
+    """Ends a process that works with others.
+
+    Threads that still talk to them would now and then abort it while Python takes itself down, and
+    a launcher then ends all of them as failed.
+    """
     distributed = sys.modules.get("torch.distributed")  # only who works with others has it
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
