@@ -37,7 +37,7 @@ def test_sizes_have_the_published_parameter_counts(name: str, millions: int) -> 
 
 
 def test_every_name_makes_a_model_of_its_patch_size() -> None:
-    assert len(MODEL_NAMES) == 30
+    assert len(MODEL_NAMES) == 36
     for name in MODEL_NAMES:
         with torch.device("meta"):
             model = create_model(name, input_size=32)
@@ -118,7 +118,7 @@ def test_fused_and_explicit_attention_agree(qk_norm: bool) -> None:
 def test_labels_are_dropped_where_the_number_is_below_the_probability() -> None:
     model = tiny(class_dropout_prob=0.25)
     y = torch.tensor([0, 1, 2, 3])
-    dropped = model.drop_labels(y, torch.tensor([0.0, 0.24, 0.25, 0.9]))
+    dropped = model.drop_condition(y, torch.tensor([0.0, 0.24, 0.25, 0.9]))
     assert dropped.tolist() == [5, 5, 2, 3]
     assert model.null_class == 5
 
@@ -126,7 +126,7 @@ def test_labels_are_dropped_where_the_number_is_below_the_probability() -> None:
 def test_without_dropout_there_is_no_null_class() -> None:
     model = tiny(class_dropout_prob=0.0)
     assert model.y_embedder.embedding_table.num_embeddings == 5
-    assert model.drop_labels(torch.tensor([3]), torch.zeros(1)).tolist() == [3]
+    assert model.drop_condition(torch.tensor([3]), torch.zeros(1)).tolist() == [3]
     with pytest.raises(RepaError, match="null class"):
         _ = model.null_class
 
@@ -143,7 +143,9 @@ def test_sizes_that_do_not_fit_are_refused(changes: dict) -> None:
 def test_unpatchify_inverts_cutting_into_patches() -> None:
     x = torch.arange(2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
     patches = x.reshape(2, 3, 4, 2, 4, 2).permute(0, 2, 4, 3, 5, 1).reshape(2, 16, 12)
-    assert torch.equal(unpatchify(patches, 2), x)
+    assert torch.equal(unpatchify(patches, 2, 4), x)
+    oblong = unpatchify(patches[:, :12], 2, 3)  # three rows of four
+    assert torch.equal(oblong, x[:, :, :6])
 
 
 def test_positions_are_distinct_and_bounded() -> None:

@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from repa.errors import RepaError
+from repa.models.backbone import Backbone
 from repa.models.dit import DiT
+from repa.models.mmdit import SIZES as MMDIT_SIZES
+from repa.models.mmdit import MMDiT
 from repa.models.sit import SiT
 from repa.models.transformer import SIZES, Transformer
 
 PATCH_SIZES = (2, 4, 8)
 
 # family: (class, sizes). A new backbone is one file and one line here.
-FAMILIES: dict[str, tuple[type[Transformer], dict[str, tuple[int, int, int]]]] = {
+Family = type[SiT] | type[DiT] | type[MMDiT]
+FAMILIES: dict[str, tuple[Family, dict[str, tuple[int, int, int]]]] = {
     "SiT": (SiT, SIZES),
     "DiT": (DiT, SIZES),
+    "MMDiT": (MMDiT, MMDIT_SIZES),
 }
 
 MODEL_NAMES = tuple(
@@ -25,7 +30,7 @@ MODEL_NAMES = tuple(
 )
 
 
-def create_model(name: str, **arguments: Any) -> Transformer:
+def create_model(name: str, **arguments: Any) -> Backbone:
     """The backbone called `name`, such as "SiT-XL/2", with random weights.
 
     Args:
@@ -50,4 +55,13 @@ def create_model(name: str, **arguments: Any) -> Transformer:
     )
 
 
-__all__ = ["FAMILIES", "MODEL_NAMES", "DiT", "SiT", "Transformer", "create_model"]
+__all__ = [
+    "FAMILIES",
+    "MODEL_NAMES",
+    "Backbone",
+    "DiT",
+    "MMDiT",
+    "SiT",
+    "Transformer",
+    "create_model",
+]

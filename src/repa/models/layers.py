@@ -139,12 +139,12 @@ class FinalLayer(nn.Module):
         return self.linear(modulate(self.norm_final(x), shift, scale))  # (N, T, p * p * C)
 
 
-def unpatchify(tokens: Tensor, patch_size: int) -> Tensor:
-    """Tokens (N, T, p * p * C) of a square grid back to an image (N, C, H, W)."""
+def unpatchify(tokens: Tensor, patch_size: int, rows: int) -> Tensor:
+    """Tokens (N, T, p * p * C) of a grid of so many rows back to an image (N, C, H, W)."""
     n, t, values = tokens.shape
-    grid, p = math.isqrt(t), patch_size
-    x = tokens.reshape(n, grid, grid, p, p, values // (p * p))
-    return x.permute(0, 5, 1, 3, 2, 4).reshape(n, -1, grid * p, grid * p)
+    p, columns = patch_size, t // rows
+    x = tokens.reshape(n, rows, columns, p, p, values // (p * p))
+    return x.permute(0, 5, 1, 3, 2, 4).reshape(n, -1, rows * p, columns * p)
 
 
 def sincos_position_embedding(hidden_size: int, grid: int) -> Tensor:

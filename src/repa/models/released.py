@@ -1,18 +1,23 @@
 """The release's state dicts, translated to ours and back.
 
 The release keeps projection heads inside the model (`projectors.i.*`) and stores the fixed position
-embedding with the weights. Older files name the blocks after `encoder_depth` `decoder_blocks.i`.
+embedding with the weights: of SiT as a parameter, of MMDiT as a buffer. Its MMDiT does not know the
+empty text's tokens (`null_context`). Older files name the blocks after `encoder_depth`
+`decoder_blocks.i`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from torch import Tensor
 
 HEADS_PREFIX = "projectors."
 LEGACY_PREFIX = "decoder_blocks."
+NULL_CONTEXT = "null_context"
+MMDIT_PREFIX = "joint_blocks."
+MMDIT_BUFFERS = ("pos_embed", NULL_CONTEXT)
 
 
 def split_released_state_dict(
@@ -64,14 +69,30 @@ def join_released_state_dict(
 ) -> dict[str, Tensor]:
     """The inverse, in the order of the release's modules, in which its optimizer counts them.
 
+    MMDiT's empty text is left out.
+
     Args:
         model: in the order of the backbone's own state dict.
         heads: in any order.
     """
+    inner = {HEADS_PREFIX + key: heads[key] for key in sorted(heads, key=_place_in_heads)}
+    if is_mmdit(model):  # its heads come last
+        return {key: tensor for key, tensor in model.items() if key != NULL_CONTEXT} | inner
     final = {key: tensor for key, tensor in model.items() if key.startswith("final_layer.")}
     body = {key: tensor for key, tensor in model.items() if key not in final}
-    inner = {HEADS_PREFIX + key: heads[key] for key in sorted(heads, key=_place_in_heads)}
     return body | inner | final
+
+
+def is_mmdit(names: Iterable[str]) -> bool:
+    """Whether a state dict with these names is of MMDiT."""
+    return any(name.startswith(MMDIT_PREFIX) for name in names)
+
+
+def released_parameters(names: Iterable[str]) -> list[str]:
+    """Of a released state dict's names those that its optimizer counts, in its order."""
+    names = list(names)
+    buffers = MMDIT_BUFFERS if is_mmdit(names) else ()
+    return [name for name in names if name not in buffers]
 
 
 def _place_in_heads(name: str) -> tuple[list[int], bool]:
