@@ -1,17 +1,20 @@
 """What the tests of preparing share."""
 
 import json
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from repa.autoencoders import Pixels
 from repa.data.format import Manifest
 from repa.data.prepare import prepare
 from repa.data.share import Work
-from repa.data.sources import Source, Stream
+from repa.data.sources import Item, Source, Stream
 from repa.encoders import Encoder
 
 SMALL_SHARDS = 4
@@ -33,6 +36,42 @@ class Averages(Encoder):
         if self.fail_at is not None and self.calls >= self.fail_at:
             raise RuntimeError("the machine is on fire")
         return nn.functional.avg_pool2d(pixels, 4).flatten(2).transpose(1, 2)
+
+
+class Words(nn.Module):
+    """A stand-in for a text encoder: four tokens of three numbers, one a word; zeros are padding.
+
+    The empty caption is one word, as a real encoder's special tokens are. Fails like `Averages`.
+    """
+
+    length, dim, mask_padding, fingerprint = 4, 3, True, "fedcba9876543210"
+
+    def __init__(self, fail_at: int | None = None, name: str = "words"):
+        super().__init__()
+        self.name, self.fail_at, self.calls = name, fail_at, 0
+
+    def forward(self, captions: Sequence[str]) -> Tensor:
+        self.calls += 1
+        if self.fail_at is not None and self.calls >= self.fail_at:
+            raise RuntimeError("the machine is on fire")
+        tokens = torch.zeros(len(captions), self.length, self.dim)
+        for text, caption in zip(tokens, captions, strict=True):
+            for token, word in zip(text, caption.split() or [""], strict=False):
+                token.copy_(torch.tensor([zlib.crc32(word.encode()) % 1000, len(word), 1]))
+        return tokens
+
+    def lengths(self, captions: Sequence[str]) -> list[int]:
+        return [len(caption.split()) for caption in captions]
+
+
+def captioned_source(picture: Callable[..., bytes]) -> Source:
+    """14 items, the third broken; 0 to 3 captions an image, but none in the second four."""
+
+    def captions(i: int) -> tuple[str, ...]:
+        return tuple(f"number {j} of" + f" picture-{i}" * (j + 1) for j in range(i % 4))
+
+    items = [Item(f"{i:02d}", i % 2, () if 4 <= i < 8 else captions(i)) for i in range(14)]
+    return Source("own", items, ["a", "b"], lambda n: b"" if n == "02" else picture(int(n)))
 
 
 def run(

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from data.preparing import Words
 from repa.config import PrepareOptions
 from repa.data import PreparedDataset
 from repa.data.command import run_prepare
@@ -98,3 +99,59 @@ def test_options_of_a_source_need_one(tmp_path: Path, given: dict) -> None:
     [name] = given
     with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} needs --source"):
         PrepareOptions(dest=tmp_path / "out", **given)
+
+
+# Text
+
+
+@pytest.fixture
+def words(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path | None]]:
+    """With a stand-in for the text encoders; which ones were made of which weights."""
+    made = []
+
+    def create_text_encoder(name: str, weights: Path | None = None) -> Words:
+        made.append((name, weights))
+        return Words(name=name)
+
+    monkeypatch.setattr("repa.text.create_text_encoder", create_text_encoder)
+    return made
+
+
+def test_text_is_stored_at_once_or_later(
+    tmp_path: Path, words: list, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    run_prepare(options("twemoji", out, max_images=30, text_enc_type=" clip-vit-l "))
+    dataset = PreparedDataset(out)
+    cut = sum(len(dataset.captions(i)[0].split()) > 4 for i in range(30))
+    assert cut > 0
+    summary = f"{out}: 30 images at 16 px, 9 classes, {cut} captions cut to 4 tokens\n"
+    assert capsys.readouterr().out == summary
+    later = {"text_enc_type": "minilm", "text_encoder_weights": tmp_path, "device": "cpu"}
+    run_prepare(PrepareOptions.model_validate({"dest": out} | later))
+    assert set(PreparedDataset(out).manifest.text) == {"clip-vit-l", "minilm"}
+    assert words == [("clip-vit-l", None), ("minilm", tmp_path)]
+
+
+def test_several_text_encoders_at_once(tmp_path: Path, words: list) -> None:
+    both = {"max_images": 3, "text_enc_type": "clip-vit-l,minilm"}
+    with pytest.raises(RepaError, match="weights is for one text encoder, .* names 2; add"):
+        run_prepare(options("twemoji", tmp_path / "out", text_encoder_weights="w", **both))
+    assert not (tmp_path / "out").exists()
+    run_prepare(options("twemoji", tmp_path / "out", **both))
+    assert set(PreparedDataset(tmp_path / "out").manifest.text) == {"clip-vit-l", "minilm"}
+
+
+def test_text_of_a_source_without_captions_is_refused_before_weights_are_looked_for(
+    tmp_path: Path, folder: Path, words: list
+) -> None:
+    with pytest.raises(RepaError, match="^--text-enc-type clip-vit-l: pictures has no captions"):
+        run_prepare(options(folder, tmp_path / "out", text_enc_type="clip-vit-l"))
+    assert not (tmp_path / "out").exists()
+    assert not words
+
+
+def test_an_unknown_text_encoder_is_an_error_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(RepaError, match="unknown text encoder 'clap'"):
+        run_prepare(options("twemoji", tmp_path / "out", text_enc_type="clap"))
+    assert not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 """Several processes preparing one dataset, started as users start them."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data.preparing import snapshot
+from data.preparing import Words, snapshot
 from repa.cli import main
 
 SCRIPT = """
@@ -47,3 +48,28 @@ def test_two_processes_make_what_one_makes(
     assert done.returncode == 0, done.stderr
     assert snapshot(tmp_path / "two") == snapshot(tmp_path / "one")
     assert done.stdout.count("10 images at 32 px, 3 classes, 3 files skipped") == 1
+
+
+TEXT_SCRIPT = """
+import repa.text
+from data.preparing import Words
+
+repa.text.create_text_encoder = lambda name, weights: Words(name=name)
+"""
+
+
+def test_two_processes_store_the_text_that_one_stores(
+    tmp_path: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("repa.text.create_text_encoder", lambda name, _: Words(name=name))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
+    (tmp_path / "script.py").write_text(TEXT_SCRIPT + SCRIPT)
+    arguments = ["prepare", "--source=twemoji", "--max-images=19", "--resolution=16"]
+    arguments += ["--device=cpu", "--autoencoder=pixel", "--num-workers=1"]
+    arguments += ["--text-enc-type=clip-vit-l"]
+    assert main([*arguments, f"--dest={tmp_path / 'one'}"]) == 0
+    command = [sys.executable, *TORCHRUN, "script.py", *arguments, f"--dest={tmp_path / 'two'}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert snapshot(tmp_path / "two") == snapshot(tmp_path / "one")
+    assert done.stdout.count("captions cut to 4 tokens") == 1

@@ -1,12 +1,14 @@
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data.preparing import Averages, run
+from data.preparing import Averages, Words, captioned_source, run
 from repa.autoencoders import create_autoencoder
 from repa.cli import main
+from repa.data.arrays import checksum
 from repa.data.format import read_manifest, read_record, write_manifest, write_record
 from repa.data.prepare import extend
 from repa.data.share import Work
@@ -57,8 +59,6 @@ def test_a_missing_shard_and_a_missing_record_are_found(folder: Path) -> None:
 
 def test_arrays_that_do_not_fit_the_manifest_are_found(folder: Path) -> None:
     """Even if someone entered their checksums."""
-    from repa.data.arrays import checksum
-
     shard = folder / "shards" / "00000"
     wrong = {
         "images": np.zeros((4, 3, 8, 8), np.uint8),
@@ -103,3 +103,71 @@ def test_there_must_be_a_finished_dataset(tmp_path: Path, source: Source) -> Non
         run(source, tmp_path / "out", Averages(fail_at=1))
     with pytest.raises(RepaError, match="not finished"):
         verify(tmp_path / "out")
+
+
+# Text
+
+
+@pytest.fixture
+def text_folder(tmp_path: Path, small_shards: None, picture: Callable[..., bytes]) -> Path:
+    run(captioned_source(picture), tmp_path / "out", text_encoders=[Words()])
+    return tmp_path / "out"
+
+
+def test_whole_text_has_no_problems(text_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", "--verify", str(text_folder)]) == 0
+    cut = "1 files skipped, 5 captions cut to 4 tokens; all 18 files are what"
+    assert cut in capsys.readouterr().out
+    with pytest.raises(RuntimeError, match="on fire"):  # in the third shard
+        extend(text_folder, None, {}, Work(3, 0), text_encoders=[Words(3, "more")])
+    assert verify(text_folder)[1] == {}
+
+
+def test_any_changed_byte_of_text_is_found(
+    text_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["text.words.empty.npy"]
+    for shard in ("00000", "00002", "00003"):
+        files = ("captions.json", "text.starts.npy", "text.words.npy")
+        names += [f"shards/{shard}/{file}" for file in files]
+    for name in names:
+        path = text_folder / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        assert verify(text_folder)[1] == {name: "other bytes than were written (SHA-256)"}
+        path.unlink()
+        assert verify(text_folder)[1] == {name: "missing"}
+        path.write_bytes(whole)
+    (text_folder / names[0]).unlink()
+    assert main(["prepare", "--verify", str(text_folder)]) == 2
+    assert "shards, or a file that lies in none, and run the same" in capsys.readouterr().err
+
+
+def test_text_that_does_not_fit_the_manifest_is_found(text_folder: Path) -> None:
+    """Even if someone entered its checksums."""
+    shard = text_folder / "shards" / "00002"
+    wrong = {"text.starts": np.arange(4), "text.words": np.zeros((3, 4, 3), np.float32)}
+    for name, array in wrong.items():
+        np.save(shard / f"{name}.npy", array)
+    np.save(text_folder / "text.words.empty.npy", np.zeros((5, 3), np.float16))
+    record, manifest = read_record(shard), read_manifest(text_folder)
+    assert record is not None
+    assert manifest is not None
+    record.sha256.update({f"{name}.npy": checksum(shard / f"{name}.npy") for name in wrong})
+    write_record(shard, record)
+    manifest.shards[2] = record
+    manifest.text["words"].empty_sha256 = checksum(text_folder / "text.words.empty.npy")
+    write_manifest(text_folder, manifest)
+    assert verify(text_folder)[1] == {
+        "text.words.empty.npy": "float16 (5, 3); expected float16 (4, 3)",
+        "shards/00002/text.starts.npy": "int64 (4,); expected int64 (5,)",
+        "shards/00002/text.words.npy": "float32 (3, 4, 3); expected float16 (3, 4, 3)",
+    }
+
+
+def test_text_that_the_manifest_forgot_is_found(text_folder: Path) -> None:
+    manifest = read_manifest(text_folder)
+    assert manifest is not None
+    del manifest.shards[0].sha256["text.words.npy"]
+    write_manifest(text_folder, manifest)
+    assert verify(text_folder)[1] == {"shards/00000/text.words.npy": "not in the manifest"}

@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from data.preparing import Words
 from repa.autoencoders import Pixels, create_autoencoder
 from repa.data import PreparedDataset
 from repa.data.prepare import prepare
 from repa.data.share import Work
 from repa.data.sources import Item, Source
 from repa.data.visits import ProcessBatches, Visits, visit_loader
+from repa.errors import RepaError
 
 COUNT = 12
 
@@ -20,14 +22,26 @@ COUNT = 12
 def datasets(
     tmp_path_factory: pytest.TempPathFactory, picture: Callable[..., bytes], vae_dir: Path
 ) -> dict[str, PreparedDataset]:
-    """The same images as pixels and as latents; an image's label is its index."""
+    """The same images as pixels and as latents; an image's label is its index.
+
+    The first image has no caption, the others have four.
+    """
     root = tmp_path_factory.mktemp("visits")
-    items = [Item(f"{i:02d}", i) for i in range(COUNT)]
+    captions = [tuple(f"{i} {word}" for word in "abcd" if i) for i in range(COUNT)]
+    items = [Item(f"{i:02d}", i, captions[i]) for i in range(COUNT)]
     classes = [str(i) for i in range(COUNT)]
     source = Source("own", items, classes, lambda name: picture(int(name)))
     autoencoders = {"pixels": Pixels(), "latents": create_autoencoder(str(vae_dir))}
     for name, autoencoder in autoencoders.items():
-        prepare(source, root / name, 16, autoencoder, {}, work=Work(num_workers=0))
+        prepare(
+            source,
+            root / name,
+            16,
+            autoencoder,
+            {},
+            work=Work(num_workers=0),
+            text_encoders=[Words()],
+        )
     return {name: PreparedDataset(root / name) for name in autoencoders}
 
 
@@ -180,3 +194,57 @@ def test_batches_are_tensors_of_the_documented_types(pixels: PreparedDataset) ->
         "time_uniform": ((4,), torch.float32),
         "drop_uniform": ((4,), torch.float32),
     }
+
+
+# Text
+
+
+@pytest.mark.parametrize("kind", ["pixels", "latents"])
+def test_text_changes_nothing_else(datasets: dict[str, PreparedDataset], kind: str) -> None:
+    dataset = datasets[kind]
+    keys = {"image", "label"} | ({"latent"} if kind == "latents" else set())
+    bare, texted = Visits(dataset, 7, keys), Visits(dataset, 7, keys, "words")
+    for visits in (range(5), [0, COUNT, 10**7]):
+        one, other = bare.read(visits), texted.read(visits)
+        context = other.pop("context")
+        assert (context.shape, context.dtype) == ((len(visits), 4, 3), torch.float16)
+        assert same(one, other)
+
+
+def caption_of(dataset: PreparedDataset, arrays: dict[str, np.ndarray]) -> int:
+    """Which of its image's captions the context of a visit is."""
+    captions = dataset.captions(int(arrays["label"]))
+    tokens = Words()(captions or [""]).to(torch.float16).numpy()
+    [number] = [j for j, own in enumerate(tokens) if np.array_equal(own, arrays["context"])]
+    return number
+
+
+def test_the_context_is_one_of_the_images_captions(pixels: PreparedDataset) -> None:
+    visits = Visits(pixels, 5, {"label"}, "words")
+    for epoch in (0, 1):
+        for i in range(COUNT):
+            caption_of(pixels, sample(visits, epoch * COUNT + i))
+
+
+def test_all_captions_are_drawn_equally_often(pixels: PreparedDataset) -> None:
+    batch = Visits(pixels, 0, {"label"}, "words").read(range(100 * COUNT))
+    arrays = [{key: batch[key][i].numpy() for key in ("label", "context")} for i in range(1200)]
+    drawn = [caption_of(pixels, visit) for visit in arrays if visit["label"] != 0]
+    counts = np.bincount(drawn, minlength=4)
+    assert counts.sum() == 1100
+    assert abs(counts - 275).max() < 4 * 14.4  # standard deviations
+
+
+def test_the_caption_depends_on_seed_and_visit_only(pixels: PreparedDataset) -> None:
+    def draws(seed: int, visits: range, keys: set[str]) -> list[int]:
+        read = Visits(pixels, seed, keys, "words")
+        return [caption_of(pixels, sample(read, visit)) for visit in visits]
+
+    whole = draws(3, range(40), {"label"})
+    assert draws(3, range(20, 40), {"label", "image"}) == whole[20:]
+    assert draws(4, range(40), {"label"}) != whole
+
+
+def test_text_that_is_not_there_is_an_error_at_once(pixels: PreparedDataset) -> None:
+    with pytest.raises(RepaError, match="has no text of clip-vit-l: add it with `repa prepare"):
+        Visits(pixels, 0, {"label"}, "clip-vit-l")

@@ -15,16 +15,16 @@ class SourceOptions(Options):
 
     source: str | None = Field(
         None,
-        description="folder, zip, tar shards, parquet or arrow files, hf:NAME, the release's "
-        "layout, or twemoji, twemoji-train, twemoji-val; without it, what --dest lacks is added "
-        "from the images in it",
+        description="folder, zip, ImageNet, MS-COCO, tar shards, parquet or arrow files, hf:NAME, "
+        "the release's layout, or twemoji, twemoji-train, twemoji-val; without it, what --dest "
+        "lacks is added from the images in it",
     )
     dest: Path | None = Field(None, description="folder of the prepared dataset")
     verify: Path | None = Field(
         None, description="check this dataset against its manifest, and do nothing else"
     )
     split: str | None = Field(
-        None, description="part of a Hugging Face dataset or ImageNet; train by default"
+        None, description="part of a Hugging Face dataset, ImageNet or MS-COCO; train by default"
     )
     streaming: bool = Field(False, description="read a Hugging Face dataset without storing it")
     image_column: str | None = Field(None, description="of a Hugging Face dataset, if not found")
@@ -57,8 +57,16 @@ class EncodingOptions(Options):
     feature_dtype: Literal["float16", "int8"] = Field(
         "float16", description="of cached features; int8 has a scale for each token"
     )
+    text_enc_type: str = Field(
+        "none", description="text encoders whose tokens of the captions to store"
+    )
+    text_encoder_weights: Path | None = Field(
+        None, description="folder with the text encoder's weights, if not on the hub or packaged"
+    )
     mixed_precision: Precision = Field("no", description="of the encoders: " + PRECISION)
-    batch_size: PositiveInt = Field(64, description="images encoded at a time")
+    batch_size: PositiveInt = Field(
+        64, description="images encoded at a time, or all captions of so many"
+    )
     num_workers: NonNegativeInt | None = Field(
         None, description="decoding processes; by default the number of cores, at most 8"
     )

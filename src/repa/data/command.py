@@ -5,21 +5,26 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from repa.autoencoders import Autoencoder, create_autoencoder
 from repa.config import PrepareOptions
 from repa.data.format import AutoencoderRecord, Manifest, read_manifest
-from repa.data.prepare import extend, prepare
+from repa.data.prepare import extend, has_captions, prepare
 from repa.data.released import ReleasedSource, is_released_layout
 from repa.data.share import Work
 from repa.data.sources import TWEMOJI, Columns, Source, Stream, open_source
+from repa.data.text import check_captions
 from repa.data.verify import verify
 from repa.devices import pick_precision
 from repa.encoders import Encoder, check_encoder_names, create_encoders
 from repa.errors import RepaError
 from repa.processes import start_processes
+
+if TYPE_CHECKING:
+    from repa.text import TextEncoder  # which imports this package
 
 RESOLUTION, AUTOENCODER = 256, "sd-vae-ft-mse"  # of a new dataset, unless told otherwise
 
@@ -50,6 +55,7 @@ def _prepare(options: PrepareOptions, name: str, device: torch.device) -> Manife
     source = _open(options, name)
     if name not in TWEMOJI and dest.resolve().is_relative_to(Path(name).resolve()):
         raise RepaError(f"--dest {dest} lies inside --source, which it would change")
+    texts = _text_encoders(options, source.name, has_captions(source), device)
     found = read_manifest(dest)
     default_resolution = found.resolution if found else RESOLUTION
     default_autoencoder = found.autoencoder.name if found else AUTOENCODER
@@ -70,6 +76,7 @@ def _prepare(options: PrepareOptions, name: str, device: torch.device) -> Manife
         _work(options, device),
         options.feature_dtype,
         pick_precision(options.mixed_precision, device),
+        texts,
     )
 
 
@@ -86,6 +93,7 @@ def _extend(options: PrepareOptions, device: torch.device) -> Manifest:
         _work(options, device),
         options.feature_dtype,
         pick_precision(options.mixed_precision, device),
+        _text_encoders(options, found.source.name, found.has_captions, device),
     )
 
 
@@ -114,6 +122,23 @@ def _encoders(options: PrepareOptions, resolution: int, device: torch.device) ->
     return {name: encoder.to(device) for name, encoder in encoders.items()}
 
 
+def _text_encoders(
+    options: PrepareOptions, source: str, has_captions: bool, device: torch.device
+) -> list[TextEncoder]:
+    if options.text_enc_type.lower() == "none":
+        return []
+    names = [name.strip() for name in options.text_enc_type.split(",")]
+    check_captions(names, source, has_captions)  # before weights are looked for
+    if len(names) > 1 and options.text_encoder_weights is not None:
+        raise RepaError(
+            f"--text-encoder-weights is for one text encoder, --text-enc-type names {len(names)}; "
+            "add them one after another"
+        )
+    from repa.text import create_text_encoder  # transformers take seconds to import
+
+    return [create_text_encoder(n, options.text_encoder_weights).to(device) for n in names]
+
+
 def _work(options: PrepareOptions, device: torch.device) -> Work:
     workers = options.num_workers
     return Work(
@@ -126,20 +151,26 @@ def _work(options: PrepareOptions, device: torch.device) -> Work:
 
 def _verify(folder: Path) -> None:
     manifest, problems = verify(folder)
-    files = sum(len(shard.sha256) for shard in manifest.shards)
+    files = sum(len(shard.sha256) for shard in manifest.shards) + len(manifest.text)
     for file, problem in problems.items():
         print(f"{file}: {problem}", file=sys.stderr)
     if problems:
         raise RepaError(
             f"{folder}: {len(problems)} of {files} files are not what was written; delete the "
-            "folders of their shards and run the same `repa prepare` again"
+            "folders of their shards, or a file that lies in none, and run the same "
+            "`repa prepare` again"
         )
     print(f"{_summary(folder, manifest)}; all {files} files are what was written")
 
 
 def _summary(folder: Path, manifest: Manifest) -> str:
     skipped = f", {manifest.num_skipped} files skipped" if manifest.num_skipped else ""
+    cut = [
+        f", {record.truncated} captions cut to {record.length} tokens"
+        for record in manifest.text.values()
+        if record.truncated
+    ]
     return (
         f"{folder}: {manifest.num_images} images at {manifest.resolution} px, "
-        f"{len(manifest.classes)} classes{skipped}"
+        f"{len(manifest.classes)} classes{skipped}{''.join(cut)}"
     )

@@ -1,14 +1,19 @@
-"""Second half of preparing: from a shard's images to its latents and features."""
+"""Second half of preparing: a shard's images to latents and features, its captions to text."""
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,14 +21,34 @@ from repa.autoencoders import SDVAE, Autoencoder
 from repa.config import Precision
 from repa.data.arrays import ArrayWriter, checksum, close_writers, map_array
 from repa.data.features import FEATURES, FeatureDtype, pack_features
-from repa.data.format import AutoencoderRecord, ShardRecord, write_record
+from repa.data.format import CAPTIONS, AutoencoderRecord, ShardRecord, write_record
+from repa.data.text import STARTS, caption_starts, empty_text_file, pack_text, text_array
 from repa.devices import autocast
 from repa.encoders import Encoder
 from repa.errors import RepaError
+from repa.files import replacing
 
-# From images (n, 3, R, R) uint8 to the arrays to store, (n, ...) each, by name.
-Encode = Callable[[Tensor], dict[str, Tensor]]
+if TYPE_CHECKING:
+    from repa.text import TextEncoder  # which imports this package
+
+IMAGES = "images.npy"
 WRITES_AHEAD = 2  # batches encoded while an earlier one is written
+
+
+@dataclass(frozen=True)
+class Job:
+    """How to compute something that a shard should have.
+
+    Attributes:
+        reads: the shard's file that it is computed from, IMAGES or CAPTIONS.
+        encode: from images (n, 3, R, R) uint8, or a list of n captions, to the arrays to store,
+            (n, ...) each, by name.
+        text_encoder: of a job that reads captions.
+    """
+
+    reads: str
+    encode: Callable[[Any], dict[str, Tensor]]
+    text_encoder: TextEncoder | None = None
 
 
 def encoding_jobs(
@@ -31,17 +56,29 @@ def encoding_jobs(
     encoders: Mapping[str, Encoder],
     dtype: FeatureDtype,
     precision: Precision,
-) -> dict[str, Encode]:
+) -> dict[str, Job]:
     """What to compute from images, by the name of the (first) array that it gives.
 
     Pixels, and latents that the source has, need no computing. Latents are in float32 whatever the
     precision: SD-VAE overflows in float16.
     """
-    jobs: dict[str, Encode] = {}
+    jobs: dict[str, Job] = {}
     if isinstance(autoencoder, SDVAE):
-        jobs["latents"] = partial(_encode_latents, autoencoder)
+        jobs["latents"] = Job(IMAGES, partial(_encode_latents, autoencoder))
     for name, encoder in encoders.items():
-        jobs[FEATURES + name] = partial(_encode_features, encoder, dtype, precision)
+        encode = partial(_encode_features, encoder, dtype, precision)
+        jobs[FEATURES + name] = Job(IMAGES, encode)
+    return jobs
+
+
+def text_jobs(
+    text_encoders: Sequence[TextEncoder], precision: Precision, device: torch.device | str
+) -> dict[str, Job]:
+    """What to compute from captions, by the name of the array that it gives."""
+    jobs = {}
+    for encoder in text_encoders:
+        encode = partial(_encode_text, encoder, precision, torch.device(device))
+        jobs[text_array(encoder.name)] = Job(CAPTIONS, encode, encoder)
     return jobs
 
 
@@ -57,21 +94,38 @@ def _encode_features(
     return pack_features(encoder.name, tokens, dtype)
 
 
-def check_images(folder: Path, record: ShardRecord) -> None:
-    """Whether a shard's images are those that were written: a damaged shard is not encoded.
+def _encode_text(
+    encoder: TextEncoder, precision: Precision, device: torch.device, captions: list[str]
+) -> dict[str, Tensor]:
+    with autocast(precision, device):
+        tokens = encoder(captions)
+    return {text_array(encoder.name): pack_text(tokens)}
+
+
+def missing_jobs(jobs: Mapping[str, Job], record: ShardRecord) -> dict[str, Job]:
+    """The jobs whose arrays a shard lacks: none without images, and no text without captions."""
+    if not record.images:
+        return {}
+    there = {IMAGES, *record.sha256}
+    return {n: job for n, job in jobs.items() if f"{n}.npy" not in there and job.reads in there}
+
+
+def check_inputs(folder: Path, record: ShardRecord, jobs: Mapping[str, Job]) -> None:
+    """Whether what jobs read is what was written: a damaged shard is not encoded.
 
     Raises:
-        RepaError: if they are not.
+        RepaError: if it is not.
     """
-    try:
-        is_whole = checksum(folder / "images.npy") == record.sha256["images.npy"]
-    except (OSError, KeyError):
-        is_whole = False
-    if not is_whole:
-        raise RepaError(
-            f"damaged dataset: {folder / 'images.npy'} is not what was written; delete {folder} "
-            "and run the same `repa prepare --source` again"
-        )
+    for name in sorted({job.reads for job in missing_jobs(jobs, record).values()}):
+        try:
+            is_whole = checksum(folder / name) == record.sha256[name]
+        except (OSError, KeyError):
+            is_whole = False
+        if not is_whole:
+            raise RepaError(
+                f"damaged dataset: {folder / name} is not what was written; delete {folder} "
+                "and run the same `repa prepare --source` again"
+            )
 
 
 class Stopped(Exception):  # noqa: N818
@@ -82,7 +136,7 @@ class Stopped(Exception):  # noqa: N818
 def encode_shard(
     folder: Path,
     record: ShardRecord,
-    jobs: Mapping[str, Encode],
+    jobs: Mapping[str, Job],
     batch_size: int,
     device: torch.device | str,
     advance: Callable[[int], object],
@@ -97,7 +151,7 @@ def encode_shard(
         folder: the shard's.
         record: what it has.
         jobs: what it should have.
-        batch_size: images at a time.
+        batch_size: images at a time, or all captions of so many.
         device: where the jobs run.
         advance: told the number of images of each batch.
         stop: ends the work at the next batch, with `Stopped`.
@@ -105,35 +159,108 @@ def encode_shard(
     Returns:
         The new record.
     """
-    missing = [job for name, job in jobs.items() if f"{name}.npy" not in record.sha256]
-    if not missing or not record.images:
+    missing = missing_jobs(jobs, record)
+    if not missing:
         advance(record.images)
         return record
-    images = map_array(folder / "images.npy")
+    inputs = _Inputs(folder, record, missing)
     writers: dict[str, ArrayWriter] = {}
 
-    def write(arrays: dict[str, Tensor]) -> None:
+    def write(arrays: Mapping[str, Tensor], expected_rows: int) -> None:
         for name, array in arrays.items():
             if name not in writers:
-                writers[name] = ArrayWriter(folder / f"{name}.npy.partial", record.images)
+                writers[name] = ArrayWriter(folder / f"{name}.npy.partial", expected_rows)
             writers[name].append(array.cpu().numpy())
 
     with ThreadPoolExecutor(1) as pool:
         pending: deque[Future] = deque()
-        for start in range(0, record.images, batch_size):
+        for count, batch in inputs.batches(batch_size, device):
             if stop.is_set():
                 raise Stopped
-            batch = torch.tensor(images[start : start + batch_size]).to(device)
-            for job in missing:
-                pending.append(pool.submit(write, job(batch)))
+            for job in missing.values():
+                if len(batch[job.reads]):  # these images may have no captions
+                    arrays = job.encode(batch[job.reads])
+                    pending.append(pool.submit(write, arrays, inputs.rows[job.reads]))
             while len(pending) > WRITES_AHEAD * len(missing):
                 pending.popleft().result()
-            advance(len(batch))
+            advance(count)
         for future in pending:
             future.result()
-    added = close_writers(writers)
+    if inputs.captions is not None:
+        write({STARTS: torch.from_numpy(inputs.starts)}, len(inputs.starts))
+    return _enter(folder, record, close_writers(writers), inputs.truncated(missing))
+
+
+@torch.inference_mode()
+def write_empty_texts(dest: Path, jobs: Mapping[str, Job]) -> dict[str, str]:
+    """Writes the empty captions that a dataset lacks.
+
+    Returns:
+        The SHA-256 of each file written, by the text encoder.
+    """
+    written = {}
+    for job in jobs.values():
+        if job.text_encoder is None:
+            continue
+        path = dest / empty_text_file(job.text_encoder.name)
+        if not path.exists():
+            [tokens] = job.encode([""]).values()
+            with replacing(path) as file:
+                np.save(file, tokens[0].cpu().numpy())
+            written[job.text_encoder.name] = checksum(path)
+    return written
+
+
+class _Inputs:
+    """What the jobs read of a shard.
+
+    Attributes:
+        captions: of each image; None if no job reads them.
+        starts: where each image's captions start, (n + 1,) int64.
+        rows: how many inputs there are, by the file.
+    """
+
+    def __init__(self, folder: Path, record: ShardRecord, jobs: Mapping[str, Job]):
+        reads = {job.reads for job in jobs.values()}
+        self._images = map_array(folder / IMAGES) if IMAGES in reads else None
+        self.captions: list[list[str]] | None = None
+        if CAPTIONS in reads:
+            self.captions = json.loads((folder / CAPTIONS).read_bytes())
+        self.starts = caption_starts(self.captions or [])
+        self.rows = {IMAGES: record.images, CAPTIONS: int(self.starts[-1])}
+
+    def batches(
+        self, batch_size: int, device: torch.device | str
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The number of images of each batch, and by file the images or all their captions."""
+        total = self.rows[IMAGES]
+        for start in range(0, total, batch_size):
+            part = slice(start, start + batch_size)
+            batch: dict[str, Any] = {}
+            if self._images is not None:
+                batch[IMAGES] = torch.tensor(self._images[part]).to(device)
+            if self.captions is not None:
+                batch[CAPTIONS] = list(chain.from_iterable(self.captions[part]))
+            yield min(batch_size, total - start), batch
+
+    def truncated(self, jobs: Mapping[str, Job]) -> dict[str, int]:
+        """How many captions each job's text encoder cuts, by its name."""
+        captions = list(chain.from_iterable(self.captions or []))
+        encoders = [job.text_encoder for job in jobs.values() if job.text_encoder is not None]
+        return {e.name: sum(n > e.length for n in e.lengths(captions)) for e in encoders}
+
+
+def _enter(
+    folder: Path, record: ShardRecord, added: dict[str, str], truncated: dict[str, int]
+) -> ShardRecord:
+    """Renames new files into place and enters them, by SHA-256, into the shard's record."""
     for name in added:
         (folder / f"{name}.partial").replace(folder / name)
-    record = record.model_copy(update={"sha256": dict(sorted((record.sha256 | added).items()))})
+    record = record.model_copy(
+        update={
+            "sha256": dict(sorted((record.sha256 | added).items())),
+            "truncated": dict(sorted((record.truncated | truncated).items())),
+        }
+    )
     write_record(folder, record)
     return record

@@ -7,11 +7,16 @@
                      latents.npy         float32 (n, 2 C, H, W), mean and deviation; not for pixels
                      features.NAME.npy   float16 (n, T, D), one a cached encoder; or int8, with
                      features.NAME.scale.npy  float32 (n, T)
-                     captions.json       a list of captions for each image
+                     captions.json       a list of captions for each image, if any has one
+                     text.NAME.npy       float16 (m, L, D), one a text encoder: its tokens of each
+                                         caption, images in order, each image's captions in order
+                     text.starts.npy     int64 (n + 1,): image i has the captions starts[i] to
+                                         starts[i + 1]
+    DIR/text.NAME.empty.npy     float16 (L, D): a text encoder's tokens of the empty caption
 
 Arrays are plain .npy files, read by memory mapping. A shard covers a fixed range of the source's
-items. It is renamed into place when its images are whole; latents and features join it later, each
-entered into its record when whole. So what a killed run leaves is a smaller dataset.
+items. It is renamed into place when its images are whole; latents, features and text join it later,
+each entered into its record when whole. So what a killed run leaves is a smaller dataset.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 
 from repa.config import Precision
 from repa.data.features import FeatureDtype, feature_arrays
+from repa.data.text import text_array
 from repa.errors import RepaError
 from repa.files import write_atomically
 
@@ -70,13 +76,34 @@ class FeatureRecord(_Strict):
     weights: str = ""
 
 
+class TextRecord(_Strict):
+    """Captions' tokens of one text encoder: their number, width, and what computed them.
+
+    `mask_padding` says that tokens of zeros are padding. `weights` is the encoder's fingerprint.
+    `truncated` counts the captions of more than `length` tokens, `empty_sha256` is the checksum of
+    the empty caption's file: both are known when the text is finished.
+    """
+
+    length: PositiveInt
+    dim: PositiveInt
+    mask_padding: bool
+    weights: str = ""
+    precision: Precision = "no"
+    truncated: NonNegativeInt = 0
+    empty_sha256: str = ""
+
+
 class ShardRecord(_Strict):
-    """One shard: its number of images, what was skipped, and the SHA-256 of each file."""
+    """One shard: its number of images, what was skipped, and the SHA-256 of each file.
+
+    `truncated` counts the captions that were cut, for each text encoder.
+    """
 
     name: str
     images: NonNegativeInt
     skipped: dict[str, str]
     sha256: dict[str, str]
+    truncated: dict[str, NonNegativeInt] = {}
 
     @property
     def items(self) -> int:
@@ -95,6 +122,8 @@ class Manifest(_Strict):
     autoencoder: AutoencoderRecord
     features: dict[str, FeatureRecord] = {}
     unfinished_features: dict[str, FeatureRecord] = {}  # in some shards only: not to be read
+    text: dict[str, TextRecord] = {}
+    unfinished_text: dict[str, TextRecord] = {}  # likewise
     classes: list[str]
     has_captions: bool
     max_images: PositiveInt | None = None
@@ -112,12 +141,25 @@ class Manifest(_Strict):
         """Source items that could not be decoded, so far."""
         return sum(len(shard.skipped) for shard in self.shards)
 
-    def arrays(self) -> set[str]:
-        """Names of the files of a shard that must be encoded from its images."""
+    def encoded_files(self) -> set[str]:
+        """Names of the files of a shard that must be encoded from its images or captions."""
         files = set() if self.autoencoder.name == "pixel" else {"latents.npy"}
         for name, record in (self.features | self.unfinished_features).items():
             files |= {f"{array}.npy" for array in feature_arrays(name, record.dtype)}
-        return files
+        return files | self._text_files()
+
+    def lacking_files(self, record: ShardRecord) -> set[str]:
+        """Those of them that a shard should have and its record does not name.
+
+        A shard without images has none of them, one without captions no text.
+        """
+        needed = self.encoded_files() if record.images else set()
+        if CAPTIONS not in record.sha256:
+            needed -= self._text_files()
+        return needed - record.sha256.keys()
+
+    def _text_files(self) -> set[str]:
+        return {f"{text_array(name)}.npy" for name in self.text | self.unfinished_text}
 
 
 def shard_folder(dataset: Path, number: int) -> Path:

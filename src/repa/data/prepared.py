@@ -14,7 +14,8 @@ from torch import Tensor
 
 from repa.data.arrays import map_array
 from repa.data.features import feature_arrays, unpack_features
-from repa.data.format import CAPTIONS, Manifest, read_manifest, shard_folder
+from repa.data.format import CAPTIONS, Manifest, TextRecord, read_manifest, shard_folder
+from repa.data.text import STARTS, drawn_caption, empty_text_file, text_array
 from repa.errors import RepaError
 
 
@@ -24,6 +25,7 @@ class PreparedDataset:
     Item i has `image` (3, R, R) uint8, `label` int64, `latent` (2 C, H, W) float32 unless the
     dataset is of pixels, and for each cached encoder `features.NAME` (T, D) float16, or int8 with
     `features.NAME.scale` (T,) float32. Arrays are views of the mapped files: copy before writing.
+    Text is read by `read_text`: an image has any number of captions.
 
     Args:
         folder: what `repa prepare` wrote.
@@ -44,6 +46,8 @@ class PreparedDataset:
         self.manifest: Manifest = manifest
         self._ends = list(itertools.accumulate(shard.images for shard in manifest.shards))
         self._shards: dict[int, dict[str, np.ndarray]] = {}
+        self._texts: dict[tuple[int, str], tuple[np.ndarray, np.ndarray]] = {}
+        self._empty_texts: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -92,8 +96,44 @@ class PreparedDataset:
         except (OSError, ValueError, LookupError) as error:
             raise RepaError(f"damaged dataset: {path}: {error}") from None
 
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_shards": {}}  # a worker maps the files for itself
+    def read_text(self, name: str, indices: Sequence[int], uniform: Sequence[float]) -> np.ndarray:
+        """A text encoder's tokens of one caption of each of some images: (n, L, D), float16.
+
+        Args:
+            name: of the text encoder.
+            indices: of n images.
+            uniform: n numbers u in [0, 1): an image with c captions gives number floor(u c), one
+                without gives the empty caption.
+
+        Raises:
+            RepaError: if the dataset has no such text, or its files are damaged.
+        """
+        tokens = []
+        for index, u in zip(indices, uniform, strict=True):
+            shard, row = self._locate(index)
+            starts, texts = self._text(shard, name)
+            count = int(starts[row + 1] - starts[row])
+            if count:
+                tokens.append(texts[starts[row] + drawn_caption(u, count)])
+            else:
+                tokens.append(self.empty_text(name))
+        return np.stack(tokens)
+
+    def empty_text(self, name: str) -> np.ndarray:
+        """A text encoder's tokens of the empty caption: (L, D), float16; errors as above."""
+        if name not in self._empty_texts:
+            record = self._text_record(name)
+            path = self.folder / empty_text_file(name)
+            try:
+                tokens = map_array(path)
+                _check_array(tokens, "float16", (record.length, record.dim))
+            except Exception as error:  # whatever numpy makes of broken bytes
+                raise RepaError(f"damaged dataset: {path}: {error}") from None
+            self._empty_texts[name] = tokens
+        return self._empty_texts[name]
+
+    def __getstate__(self) -> dict:  # a worker maps the files for itself
+        return {**self.__dict__, "_shards": {}, "_texts": {}, "_empty_texts": {}}
 
     def _locate(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
@@ -119,6 +159,34 @@ class PreparedDataset:
             self._shards[shard] = arrays
         return self._shards[shard]
 
+    def _text(self, shard: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Of a shard: where each image's captions start (n + 1,), and their tokens (m, L, D)."""
+        if (shard, name) not in self._texts:
+            record, of_shard = self._text_record(name), self.manifest.shards[shard]
+            folder = shard_folder(self.folder, shard)
+            starts = np.zeros(of_shard.images + 1, np.int64)
+            tokens = np.zeros((0, record.length, record.dim), np.float16)
+            try:
+                if CAPTIONS in of_shard.sha256:
+                    starts = map_array(folder / f"{STARTS}.npy")
+                    tokens = map_array(folder / f"{text_array(name)}.npy")
+                _check_array(starts, "int64", (of_shard.images + 1,))
+                _check_array(tokens, "float16", (int(starts[-1]), record.length, record.dim))
+                if starts[0] != 0 or (np.diff(starts) < 0).any():
+                    raise ValueError(f"{STARTS}.npy does not ascend from 0")
+            except Exception as error:  # whatever numpy makes of broken bytes
+                raise RepaError(f"damaged dataset: {folder}: {error}") from None
+            self._texts[shard, name] = starts, tokens
+        return self._texts[shard, name]
+
+    def _text_record(self, name: str) -> TextRecord:
+        if name not in self.manifest.text:
+            raise RepaError(
+                f"{self.folder} has no text of {name}: add it with `repa prepare --dest "
+                f"{self.folder} --text-enc-type {name}`"
+            )
+        return self.manifest.text[name]
+
 
 def array_names(manifest: Manifest) -> dict[str, str]:
     """The arrays of a dataset: their file names without .npy, by the keys that readers use."""
@@ -133,3 +201,13 @@ def array_names(manifest: Manifest) -> dict[str, str]:
 def feature_keys(manifest: Manifest, name: str) -> list[str]:
     """The arrays that hold an encoder's cached tokens."""
     return feature_arrays(name, manifest.features[name].dtype)
+
+
+def text_arrays(manifest: Manifest) -> list[str]:
+    """The arrays of a shard with captions that hold its text."""
+    return [STARTS, *map(text_array, manifest.text)] if manifest.text else []
+
+
+def _check_array(array: np.ndarray, dtype: str, shape: tuple[int, ...]) -> None:
+    if array.dtype != dtype or array.shape != shape:
+        raise ValueError(f"{array.dtype} {array.shape}; expected {dtype} {shape}")

@@ -142,6 +142,18 @@ class ReleasedDataset:
         """The images at `indices`: (n, 3, R, R), uint8."""
         return self.read(indices, ["image"])["image"]
 
+    def captions(self, index: int) -> list[str]:
+        """None: the layout has classes only."""
+        return []
+
+    def read_text(self, name: str, indices: Sequence[int], uniform: Sequence[float]) -> np.ndarray:
+        """As of a `PreparedDataset`, which this layout has not: an error."""
+        raise RepaError(f"{self.source.folder} has no text: the release's layout has classes only")
+
+    def empty_text(self, name: str) -> np.ndarray:
+        """Likewise."""
+        return self.read_text(name, [], [])
+
     def _label(self, index: int) -> np.ndarray:
         return np.array(self.source.items[index].label, np.int64)
 

@@ -21,7 +21,7 @@ from repa.data.crop import (
     stream_batches,
     write_shards,
 )
-from repa.data.encode import Encode, check_images, encode_shard
+from repa.data.encode import Job, check_inputs, encode_shard, missing_jobs
 from repa.data.format import ShardRecord, read_manifest, shard_folder
 from repa.data.sources import Source, Stream
 from repa.data.state import scan_shards
@@ -32,7 +32,7 @@ class Work:
     """How to go about it; none of it changes what comes out, but for rounding.
 
     Attributes:
-        batch_size: images encoded at a time.
+        batch_size: images encoded at a time, or all captions of so many.
         num_workers: decoding processes.
         device: where autoencoder and encoders run.
         strict: an item that cannot be decoded ends the run instead of being skipped.
@@ -65,11 +65,11 @@ class Share:
         self.records = {n: record for n, record in there.items() if n % processes == process}
         self.items = self._count_items(there)
 
-    def fill(self, jobs: dict[str, Encode], work: Work) -> None:
+    def fill(self, jobs: dict[str, Job], work: Work) -> None:
         """Makes the shards that are not there and gives each one what it lacks.
 
         Args:
-            jobs: what to compute from a shard's images, by the array's name.
+            jobs: what to compute from a shard's images and captions, by the array's name.
             work: batch size, workers, device.
 
         Raises:
@@ -78,7 +78,7 @@ class Share:
         lacking = {
             shard_folder(self.dest, number): record
             for number, record in self.records.items()
-            if record.images and any(f"{name}.npy" not in record.sha256 for name in jobs)
+            if missing_jobs(jobs, record)
         }
         done = sum(r.items for r in self.records.values()) - sum(r.items for r in lacking.values())
         title = "prepare" if self.processes == 1 else f"prepare, 1 of {self.processes} processes"
@@ -156,7 +156,7 @@ def _counted(batches: Iterator[Cropped], advance: Callable[[int], object]) -> It
 
 def _complete(
     shards: Iterable[CroppedShard | tuple[Path, ShardRecord]],
-    jobs: dict[str, Encode],
+    jobs: dict[str, Job],
     work: Work,
     advance: Callable[[int], object],
 ) -> None:
@@ -168,7 +168,7 @@ def _complete(
             folder, record = shard.folder, shard.finish()
         else:
             folder, record = shard
-            check_images(folder, record)
+            check_inputs(folder, record, jobs)
         if jobs:
             advance(len(record.skipped))
             encode_shard(folder, record, jobs, work.batch_size, work.device, advance, stop)

@@ -6,17 +6,20 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from repa.data.arrays import checksum
 from repa.data.features import FEATURES, SCALE
 from repa.data.format import (
     MANIFEST,
     FeatureRecord,
     Manifest,
     ShardRecord,
+    TextRecord,
     read_manifest,
     read_record,
     write_manifest,
 )
 from repa.data.sources import Source, Stream
+from repa.data.text import TEXT, empty_text_file, text_array, text_encoder_name
 from repa.errors import RepaError
 
 SAME = ("source", "resolution", "crop", "classes", "has_captions", "max_images")
@@ -57,10 +60,12 @@ def _check_that_it_can_be_finished(
     all_there = bool(target.shards) and there.keys() >= set(range(len(target.shards)))
     if source is None and not all_there:
         raise RepaError(f"{dest} lacks shards: run the same `repa prepare --source` again")
-    needed = target.arrays()
-    lacking = set() if all_there else set(needed)
+    lacking = set() if all_there else target.encoded_files()
     for record in there.values():
-        lacking |= needed - record.sha256.keys() if record.images else set()
+        lacking |= target.lacking_files(record)
+    for name in target.text | target.unfinished_text:
+        if not (dest / empty_text_file(name)).exists():
+            lacking.add(f"{text_array(name)}.npy")
     if isinstance(source, Source) and source.moments is not None:
         lacking.discard("latents.npy")
     lacking -= {f"{job}{suffix}.npy" for job in jobs for suffix in ("", SCALE)}
@@ -68,13 +73,11 @@ def _check_that_it_can_be_finished(
         raise RepaError(
             f"{dest} has unfinished latents: give --autoencoder {target.autoencoder.name}"
         )
-    names = {
-        name.removeprefix(FEATURES).removesuffix(".npy").removesuffix(SCALE) for name in lacking
-    }
-    if names:
-        raise RepaError(
-            f"{dest} has unfinished features: add {','.join(sorted(names))} to --enc-type"
-        )
+    arrays = sorted({file.removesuffix(".npy").removesuffix(SCALE) for file in lacking})
+    if names := [array.removeprefix(FEATURES) for array in arrays if array.startswith(FEATURES)]:
+        raise RepaError(f"{dest} has unfinished features: add {','.join(names)} to --enc-type")
+    if names := [text_encoder_name(array) for array in arrays if array.startswith(TEXT)]:
+        raise RepaError(f"{dest} has unfinished text: add {','.join(names)} to --text-enc-type")
 
 
 def _join(dest: Path, found: Manifest, wanted: Manifest) -> Manifest:
@@ -96,6 +99,13 @@ def _join(dest: Path, found: Manifest, wanted: Manifest) -> Manifest:
             added[name] = record
         elif record != features[name]:
             differing.append(FEATURES + name)
+    text = found.text | found.unfinished_text
+    added_text: dict[str, TextRecord] = {}
+    for name, text_record in wanted.unfinished_text.items():
+        if name not in text:
+            added_text[name] = text_record
+        elif _settings(text_record) != _settings(text[name]):
+            differing.append(TEXT + name)
     if differing:
         raise RepaError(
             f"{dest} holds a dataset of another source or settings (different: "
@@ -106,8 +116,14 @@ def _join(dest: Path, found: Manifest, wanted: Manifest) -> Manifest:
             "autoencoder": autoencoder,
             "complete": found.complete and autoencoder == found.autoencoder,
             "unfinished_features": found.unfinished_features | added,
+            "unfinished_text": found.unfinished_text | added_text,
         }
     )
+
+
+def _settings(record: TextRecord) -> dict[str, object]:
+    """What decides about the tokens, without what was found in computing them."""
+    return record.model_dump(exclude={"truncated", "empty_sha256"})
 
 
 def _has_foreign_files(dest: Path) -> bool:
@@ -130,12 +146,13 @@ def scan_shards(dest: Path) -> dict[int, ShardRecord]:
     return records
 
 
-def finish(dest: Path, is_new: bool) -> None:
+def finish(dest: Path, is_new: bool, empty_texts: Mapping[str, str]) -> None:
     """Enters the shards into the manifest and calls the dataset complete.
 
     Args:
         dest: the dataset's folder.
         is_new: whether this run made it.
+        empty_texts: SHA-256 of the empty captions that this run wrote, by the text encoder.
 
     Raises:
         RepaError: if there is no image, in which case nothing is left, or if a shard is missing.
@@ -147,7 +164,8 @@ def finish(dest: Path, is_new: bool) -> None:
     items = sum(record.items for record in records)
     if not any(record.images for record in records):
         shutil.rmtree(dest if is_new else dest / "shards")
-        (dest / MANIFEST).unlink(missing_ok=True)
+        for path in [dest / MANIFEST, *dest.glob(f"{TEXT}*")]:
+            path.unlink(missing_ok=True)
         raise RepaError(
             f"no image in {manifest.source.name}: none of its {items} files could be read"
         )
@@ -165,9 +183,26 @@ def finish(dest: Path, is_new: bool) -> None:
             "source": source,
             "features": dict(sorted((manifest.features | manifest.unfinished_features).items())),
             "unfinished_features": {},
+            "text": _finished_text(dest, manifest, records, empty_texts),
+            "unfinished_text": {},
             "shards": records,
             "complete": True,
         }
     )
     if finished != manifest:
         write_manifest(dest, finished)
+
+
+def _finished_text(
+    dest: Path, manifest: Manifest, shards: list[ShardRecord], empty_texts: Mapping[str, str]
+) -> dict[str, TextRecord]:
+    """All text of a dataset, with what is known now that it is finished."""
+    finished = {}
+    for name, record in sorted((manifest.text | manifest.unfinished_text).items()):
+        sha256 = empty_texts.get(name) or record.empty_sha256
+        update = {
+            "truncated": sum(shard.truncated.get(name, 0) for shard in shards),
+            "empty_sha256": sha256 or checksum(dest / empty_text_file(name)),
+        }
+        finished[name] = record.model_copy(update=update)
+    return finished

@@ -12,13 +12,23 @@ from tqdm import tqdm
 
 from repa.data.arrays import checksum
 from repa.data.features import FEATURES, SCALE
-from repa.data.format import Manifest, ShardRecord, read_manifest, read_record, shard_folder
-from repa.data.prepared import array_names
+from repa.data.format import (
+    CAPTIONS,
+    Manifest,
+    ShardRecord,
+    read_manifest,
+    read_record,
+    shard_folder,
+)
+from repa.data.prepared import array_names, text_arrays
+from repa.data.text import STARTS, TEXT, empty_text_file, text_array
 from repa.errors import RepaError
+
+CHANGED = "other bytes than were written (SHA-256)"
 
 
 def verify(folder: Path) -> tuple[Manifest, dict[str, str]]:
-    """Checks every file of every shard: its SHA-256, and the shape and type of arrays.
+    """Checks every file: its SHA-256, and the shape and type of arrays.
 
     Args:
         folder: of the dataset.
@@ -35,7 +45,7 @@ def verify(folder: Path) -> tuple[Manifest, dict[str, str]]:
     if not manifest.complete:
         raise RepaError(f"{folder} is not finished: run the same `repa prepare` again")
     files = list(_files(folder, manifest))
-    problems = {}
+    problems = _empty_text_problems(folder, manifest)
     with (
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,  # hashing lets go of Python's lock
         tqdm(total=manifest.num_images, unit="image", desc="verify") as progress,
@@ -53,6 +63,8 @@ def _files(folder: Path, manifest: Manifest) -> Iterator[tuple[Path, ShardRecord
     needed = {f"{name}.npy" for name in array_names(manifest).values()}
     for number, record in enumerate(manifest.shards):
         names = set(record.sha256) | (needed if record.images else set())
+        if CAPTIONS in record.sha256:
+            names |= {f"{array}.npy" for array in text_arrays(manifest)}
         for name in sorted(names):
             yield shard_folder(folder, number) / name, record
 
@@ -65,12 +77,11 @@ def _problem(manifest: Manifest, path: Path, record: ShardRecord) -> str | None:
         if not _agree(read_record(path.parent), record):
             return "its shard's record differs from the manifest's"
         if checksum(path) != record.sha256[path.name]:
-            return "other bytes than were written (SHA-256)"
+            return CHANGED
         if path.suffix == ".npy":
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-            expected = _expected(manifest, path.stem, record.images)
-            if (array.dtype, array.shape) != expected:
-                return f"{array.dtype} {array.shape}; expected {expected[0]} {expected[1]}"
+            rows = _expected_rows(path, record)
+            if rows is not None:
+                return _misfit(path, *_expected(manifest, path.stem, rows))
     except FileNotFoundError:
         return "missing"
     except Exception as error:  # the system's errors, and what numpy makes of broken bytes
@@ -78,12 +89,53 @@ def _problem(manifest: Manifest, path: Path, record: ShardRecord) -> str | None:
     return None
 
 
+def _empty_text_problems(folder: Path, manifest: Manifest) -> dict[str, str]:
+    """What is wrong with the empty captions, which lie in no shard, by file."""
+    problems = {}
+    for name, record in manifest.text.items():
+        path = folder / empty_text_file(name)
+        try:
+            problem: str | None = CHANGED
+            if checksum(path) == record.empty_sha256:
+                problem = _misfit(path, np.dtype("float16"), (record.length, record.dim))
+        except FileNotFoundError:
+            problem = "missing"
+        except Exception as error:  # as above
+            problem = " ".join(str(error).split())
+        if problem is not None:
+            problems[path.name] = problem
+    return problems
+
+
+def _misfit(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> str | None:
+    """How an array differs from the type and shape that it should have."""
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if (array.dtype, array.shape) == (dtype, shape):
+        return None
+    return f"{array.dtype} {array.shape}; expected {dtype} {shape}"
+
+
 def _agree(there: ShardRecord | None, wanted: ShardRecord) -> bool:
-    """The same images and files, but for features that are being added."""
+    """The same images and files, but for features and text that are being added."""
     if there is None:
         return False
-    own = {name: there.sha256.get(name) for name in wanted.sha256}
-    return there.model_copy(update={"sha256": own}) == wanted
+    own = {
+        "sha256": {name: there.sha256.get(name) for name in wanted.sha256},
+        "truncated": {name: there.truncated.get(name) for name in wanted.truncated},
+    }
+    return there.model_copy(update=own) == wanted
+
+
+def _expected_rows(path: Path, record: ShardRecord) -> int | None:
+    """Rows of an array of a shard; None for text where the file that tells is itself damaged."""
+    if not path.name.startswith(TEXT):
+        return record.images
+    if path.stem == STARTS:
+        return record.images + 1
+    starts = path.with_name(f"{STARTS}.npy")
+    if not starts.exists() or checksum(starts) != record.sha256.get(starts.name):
+        return None
+    return int(np.load(starts, allow_pickle=False)[-1])
 
 
 def _expected(manifest: Manifest, name: str, rows: int) -> tuple[np.dtype, tuple[int, ...]]:
@@ -93,10 +145,13 @@ def _expected(manifest: Manifest, name: str, rows: int) -> tuple[np.dtype, tuple
         "images": ("uint8", (3, manifest.resolution, manifest.resolution)),
         "labels": ("int64", ()),
         "latents": ("float32", (2 * channels, height, width)),
+        STARTS: ("int64", ()),
     }
     for feature, record in manifest.features.items():
         tokens = record.grid_size**2
         fixed[FEATURES + feature] = (record.dtype, (tokens, record.dim))
         fixed[FEATURES + feature + SCALE] = ("float32", (tokens,))
+    for text_encoder, text in manifest.text.items():
+        fixed[text_array(text_encoder)] = ("float16", (text.length, text.dim))
     dtype, shape = fixed[name]
     return np.dtype(dtype), (rows, *shape)

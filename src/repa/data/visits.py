@@ -11,48 +11,87 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from repa.data import ImageDataset
+from repa.data.text import drawn_caption
+from repa.errors import RepaError
 from repa.randomness import Purpose, standard_normal, stream
 
 READ_AHEAD = 4  # batches a thread
+Arrays = dict[str, Any]  # tensors by name, and captions
 
 
 class Visits:
     """A prepared dataset read by batches of visits, with the random numbers of each.
 
     A batch of n: `noise` (n, C, H, W), `time_uniform` and `drop_uniform` (n,) in [0, 1), and those
-    of the dataset's arrays that are wanted; with `latent` also `posterior_noise` (n, C, H, W).
+    of the dataset's arrays that are wanted; with `latent` also `posterior_noise` (n, C, H, W), with
+    text `context` (n, L, D), the tokens of one of the image's captions, as they are stored, and
+    with captions `captions`, the n strings.
 
     Args:
         dataset: the images.
         seed: of order and random numbers.
         keys: which of the dataset's arrays to read.
+        text: the text encoder whose tokens to read, if any.
+        captions: read the captions themselves.
+
+    Raises:
+        RepaError: if the dataset has no text of that encoder.
     """
 
-    def __init__(self, dataset: ImageDataset, seed: int, keys: set[str]):
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        seed: int,
+        keys: set[str],
+        text: str | None = None,
+        captions: bool = False,
+    ):
+        if text is not None and text not in dataset.manifest.text:
+            raise RepaError(
+                f"the dataset {dataset.manifest.source.name} has no text of {text}: add it with "
+                f"`repa prepare --text-enc-type {text}`"
+            )
         self.dataset = dataset
         self.seed = seed
         self.keys = keys
+        self.text = text
+        self.captions = captions
         self.latent_shape = dataset.manifest.autoencoder.latent_shape
 
-    def read(self, visits: Sequence[int]) -> dict[str, Tensor]:
+    def read(self, visits: Sequence[int]) -> Arrays:
         """A batch of these visits."""
-        arrays = self.dataset.read([self._index(visit) for visit in visits], self.keys)
-        arrays |= self._random_numbers(visits)
-        return {key: torch.from_numpy(array) for key, array in arrays.items()}
+        indices = [self._index(visit) for visit in visits]
+        arrays = self.dataset.read(indices, self.keys)
+        numbers, caption_uniform = self._random_numbers(visits)
+        arrays |= numbers
+        if self.text is not None:
+            arrays["context"] = self.dataset.read_text(self.text, indices, caption_uniform)
+        batch: Arrays = {key: torch.from_numpy(array) for key, array in arrays.items()}
+        if self.captions:
+            every = [self.dataset.captions(index) or [""] for index in indices]
+            drawn = zip(every, caption_uniform, strict=True)
+            batch["captions"] = [own[drawn_caption(u, len(own))] for own, u in drawn]
+        return batch
 
     def _index(self, visit: int) -> int:
         """Which image it is."""
         epoch, position = divmod(visit, len(self.dataset))
         return int(_order(self.seed, epoch, len(self.dataset))[position])
 
-    def _random_numbers(self, visits: Sequence[int]) -> dict[str, np.ndarray]:
+    def _random_numbers(self, visits: Sequence[int]) -> tuple[dict[str, np.ndarray], list[float]]:
+        """What goes into the batch, and the n numbers that draw the captions.
+
+        Those come last, and so change no other number.
+        """
         count = len(visits)
+        caption_uniform = []
         uniform = np.empty((2, count), np.float32)
         noises = {"noise": np.empty((count, *self.latent_shape), np.float32)}
         if "latent" in self.keys:
@@ -62,7 +101,9 @@ class Visits:
             uniform[:, i] = random.random(2, dtype=np.float32)
             for noise in noises.values():
                 noise[i] = standard_normal(random, self.latent_shape)
-        return {"time_uniform": uniform[0], "drop_uniform": uniform[1], **noises}
+            caption_uniform.append(random.random())
+        numbers = {"time_uniform": uniform[0], "drop_uniform": uniform[1], **noises}
+        return numbers, caption_uniform
 
 
 class ProcessBatches:
@@ -97,7 +138,7 @@ class ProcessBatches:
 
 def visit_loader(
     visits: Visits, batches: Iterable[list[int]], num_workers: int
-) -> Iterator[dict[str, Tensor]]:
+) -> Iterator[Arrays]:
     """Batches of visits, in order, read ahead; in pinned memory where there is CUDA.
 
     Threads read, as that is copying out of mapped files and drawing random numbers, both of which
@@ -110,18 +151,18 @@ def visit_loader(
         num_workers: threads; without any, a batch is read when it is asked for.
     """
 
-    def read(batch: list[int]) -> dict[str, Tensor]:
-        tensors = visits.read(batch)
-        if torch.cuda.is_available():
-            tensors = {key: tensor.pin_memory() for key, tensor in tensors.items()}
-        return tensors
+    def read(batch: list[int]) -> Arrays:
+        arrays = visits.read(batch)
+        if not torch.cuda.is_available():
+            return arrays
+        return {k: v.pin_memory() if isinstance(v, Tensor) else v for k, v in arrays.items()}
 
     if not num_workers:
         yield from map(read, batches)
         return
     pool = ThreadPoolExecutor(num_workers, "read")
     try:
-        ahead: deque[Future[dict[str, Tensor]]] = deque()
+        ahead: deque[Future[Arrays]] = deque()
         for batch in batches:
             ahead.append(pool.submit(read, batch))
             if len(ahead) > READ_AHEAD * num_workers:

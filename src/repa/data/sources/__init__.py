@@ -10,6 +10,7 @@ from typing import Literal, overload
 
 from repa.data.sources import huggingface
 from repa.data.sources.base import Columns, Item, Source, Stream, is_image_name, printable
+from repa.data.sources.coco import is_coco, open_coco
 from repa.data.sources.files import Folder, Zip, is_wanted, open_files
 from repa.data.sources.imagenet import open_imagenet_folder, open_imagenet_zip
 from repa.data.sources.tars import BRACES, TAR, expand_braces
@@ -48,9 +49,9 @@ def open_source(
     """Opens what `--source` names.
 
     Args:
-        source: a folder or zip of images; ImageNet's own tree; a tar, a folder of tars, or a
-            pattern such as `train-{0000..0146}.tar`; a parquet or arrow file or a folder of them;
-            `hf:NAME[:CONFIG]`; or `twemoji[-train|-val]`.
+        source: a folder or zip of images; ImageNet's or MS-COCO's own tree; a tar, a folder of
+            tars, or a pattern such as `train-{0000..0146}.tar`; a parquet or arrow file or a folder
+            of them; `hf:NAME[:CONFIG]`; or `twemoji[-train|-val]`.
         split: part of the dataset, where it has several; train by default.
         streaming: read one sample after another, without storing; Hugging Face datasets only.
         columns: of a Hugging Face dataset.
@@ -70,6 +71,8 @@ def open_source(
         return huggingface.open_file(path, streaming, columns)
     if streaming:
         raise RepaError(f"{source} cannot be streamed; only Hugging Face datasets can")
+    if is_coco(path):
+        return open_coco(path, split)
     return _open_imagenet(path, split) or _open_other(source, split)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from repa.data.sources.base import MAX_CLASSES, Item, Source, is_image_name
+from repa.data.sources.captions import read_captions
 from repa.errors import RepaError
 
 LABEL_FILE = "dataset.json"
@@ -115,17 +116,19 @@ def open_files(name: str, reader: Folder | Zip) -> Source:
 
     Labels come from `dataset.json` (`{"labels": [[name, class], ...]}`) if there is one, else from
     the top-level folders, sorted; images at the top level then share a class of their own, the
-    last.
+    last. Captions come from files beside the images, if there are any: see `read_captions`.
 
     Args:
         name: of the source.
         reader: the files.
 
     Raises:
-        RepaError: if it cannot be read, has no file, or its `dataset.json` is broken.
+        RepaError: if it cannot be read, has no file, or its `dataset.json` or captions are broken.
     """
     names = sorted({n for n in reader.names() if is_wanted(n)})  # a zip may hold a name twice
     images = [n for n in names if is_image_name(n)]
+    captions, beside = read_captions(name, reader, images, names)
+    names = [n for n in names if n not in beside]
     # Other files, a README or a list, neither wrap nor make classes.
     deciding = sorted(images + [n for n in names if n.endswith(LABEL_FILE)]) or names
     if images:
@@ -133,6 +136,7 @@ def open_files(name: str, reader: Folder | Zip) -> Source:
     wrapping = common_folder(deciding)
     if wrapping:
         names = [n[len(wrapping) :] for n in names if n.startswith(wrapping)]
+        captions = {n[len(wrapping) :]: texts for n, texts in captions.items()}
         reader = reader.below(wrapping)
     if LABEL_FILE in names:
         names.remove(LABEL_FILE)
@@ -141,9 +145,10 @@ def open_files(name: str, reader: Folder | Zip) -> Source:
         if missing:
             raise RepaError(f"{LABEL_FILE} in {name} has no label for {missing[0]}")
         classes = [str(i) for i in range(max(labels.values(), default=0) + 1)]
-        return Source(name, [Item(n, labels[n]) for n in names], classes, reader.read)
-    indices, classes = label_by_folder(names)
-    items = [Item(n, label) for n, label in zip(names, indices, strict=True)]
+        indices = [labels[n] for n in names]
+    else:
+        indices, classes = label_by_folder(names)
+    items = [Item(n, i, captions.get(n, ())) for n, i in zip(names, indices, strict=True)]
     return Source(name, items, classes, reader.read)
 
 
