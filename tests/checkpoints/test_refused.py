@@ -24,10 +24,10 @@ def test_another_model_than_asked_for(released: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"weight": torch.ones(2)}, r"is no SiT or DiT: it has no x_embedder.proj.weight"),
-        ({"ema": {"w": 3}}, r"is no SiT or DiT: 'w' is a int, not a tensor"),
-        ({3: torch.ones(2)}, r"is no SiT or DiT: the name 3 is not a string"),
-        ({}, r"is no SiT or DiT: it has no x_embedder"),
+        ({"weight": torch.ones(2)}, r"is no SiT, DiT or MMDiT: it has no x_embedder.proj.weight"),
+        ({"ema": {"w": 3}}, r"is no SiT, DiT or MMDiT: 'w' is a int, not a tensor"),
+        ({3: torch.ones(2)}, r"is no SiT, DiT or MMDiT: the name 3 is not a string"),
+        ({}, r"is no SiT, DiT or MMDiT: it has no x_embedder"),
     ],
 )
 def test_something_else(tmp_path: Path, content: dict, message: str) -> None:
@@ -113,13 +113,13 @@ def test_options_of_another_kind(tmp_path: Path, args: dict, message: str) -> No
 )
 def test_a_size_of_zero(tmp_path: Path, name: str, shape: tuple) -> None:
     state = released_model().state_dict() | {name: torch.zeros(shape)}
-    with pytest.raises(RepaError, match=rf"a.pt is no SiT or DiT: it has no {name}"):
+    with pytest.raises(RepaError, match=rf"a.pt is no SiT, DiT or MMDiT: it has no {name}"):
         load_model(save(state, tmp_path / "a.pt"))
 
 
 def test_weights_that_are_a_list(tmp_path: Path) -> None:
     content = {"ema": released_model().state_dict(), "model": [3]}
-    with pytest.raises(RepaError, match=r"is no SiT or DiT: its weights are a list"):
+    with pytest.raises(RepaError, match=r"is no SiT, DiT or MMDiT: its weights are a list"):
         load_model(save(content, tmp_path / "a.pt"))
 
 

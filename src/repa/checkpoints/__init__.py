@@ -3,6 +3,7 @@
 from repa.checkpoints.checkpoint import RELEASED_NAME, locate, locate_all, run_of
 from repa.checkpoints.folder import CheckpointState, find_checkpoint, list_checkpoints, read_state
 from repa.checkpoints.load import load_model, objective_of
+from repa.checkpoints.null_context import lacks_null_context
 from repa.checkpoints.translate import continue_released, import_released
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "continue_released",
     "find_checkpoint",
     "import_released",
+    "lacks_null_context",
     "list_checkpoints",
     "load_model",
     "locate",

@@ -6,19 +6,22 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from repa.errors import RepaError
 from repa.models import FAMILIES, PATCH_SIZES
+from repa.models.released import MMDIT_PREFIX, NULL_CONTEXT, is_mmdit
+
+NOT_OURS = "is no SiT, DiT or MMDiT"
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the tensors of SiT or DiT say about their sizes; see `repa.models.Transformer`.
+    """What the tensors of a backbone say about its sizes; see `repa.models.Backbone`.
 
     Attributes:
-        label_rows: rows of the label table: the classes and, as a rule, the null class.
         head_dim: width of an attention head, where the file tells it (with qk_norm).
     """
 
@@ -28,7 +31,6 @@ class Architecture:
     input_size: int
     in_channels: int
     out_channels: int
-    label_rows: int
     head_dim: int | None
 
     @property
@@ -61,8 +63,32 @@ class Architecture:
         )
 
 
+@dataclass(frozen=True)
+class ClassArchitecture(Architecture):
+    """SiT's or DiT's.
+
+    Attributes:
+        label_rows: rows of the label table: the classes and, as a rule, the null class.
+    """
+
+    label_rows: int
+
+
+@dataclass(frozen=True)
+class TextArchitecture(Architecture):
+    """MMDiT's.
+
+    Attributes:
+        context_dim: width of the text's tokens.
+        context_length: tokens of the empty text; None in the release's files, which do not hold it.
+    """
+
+    context_dim: int
+    context_length: int | None
+
+
 def infer_architecture(state: Mapping[str, Tensor], path: Path) -> Architecture:
-    """The sizes of SiT or DiT from its state dict, in our names.
+    """The sizes of SiT, DiT or MMDiT from its state dict, in our names.
 
     Raises:
         RepaError: if it is of something else.
@@ -72,20 +98,28 @@ def infer_architecture(state: Mapping[str, Tensor], path: Path) -> Architecture:
         tensor = state.get(key)
         if not isinstance(tensor, Tensor) or tensor.ndim != dimensions or not all(tensor.shape):
             raise RepaError(
-                f"{path} is no SiT or DiT: it has no {key} of {dimensions} dimensions (and none 0)"
+                f"{path} {NOT_OURS}: it has no {key} of {dimensions} dimensions (and none 0)"
             )
         return tuple(tensor.shape)
 
+    of_text = is_mmdit(state)
+    blocks = MMDIT_PREFIX if of_text else "blocks."
+    norm = "joint_blocks.0.x_block.attn.ln_q.weight" if of_text else "blocks.0.attn.q_norm.weight"
     hidden_size, in_channels, patch_size, _ = shape("x_embedder.proj.weight", 4)
-    grid = math.isqrt(shape("pos_embed", 3)[1])
-    norm = "blocks.0.attn.q_norm.weight"
-    return Architecture(
-        depth=len({key.split(".")[1] for key in state if key.startswith("blocks.")}),
-        hidden_size=hidden_size,
-        patch_size=patch_size,
-        input_size=grid * patch_size,
-        in_channels=in_channels,
-        out_channels=shape("final_layer.linear.weight", 2)[0] // patch_size**2,
-        label_rows=shape("y_embedder.embedding_table.weight", 2)[0],
-        head_dim=shape(norm, 1)[0] if norm in state else None,
+    sizes: dict[str, Any] = {
+        "depth": len({key.split(".")[1] for key in state if key.startswith(blocks)}),
+        "hidden_size": hidden_size,
+        "patch_size": patch_size,
+        "input_size": math.isqrt(shape("pos_embed", 3)[1]) * patch_size,
+        "in_channels": in_channels,
+        "out_channels": shape("final_layer.linear.weight", 2)[0] // patch_size**2,
+        "head_dim": shape(norm, 1)[0] if norm in state else None,
+    }
+    if not of_text:
+        label_rows = shape("y_embedder.embedding_table.weight", 2)[0]
+        return ClassArchitecture(label_rows=label_rows, **sizes)
+    return TextArchitecture(
+        context_dim=shape("context_embedder.weight", 2)[1],
+        context_length=shape(NULL_CONTEXT, 2)[0] if NULL_CONTEXT in state else None,
+        **sizes,
     )

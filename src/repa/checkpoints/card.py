@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from repa.checkpoints.families import family_of
+from repa.checkpoints.families import CLASS_FAMILIES, family_of, size_of
 from repa.checkpoints.folder import CheckpointState
+from repa.checkpoints.null_context import lacks_null_context
 from repa.diffusion.schedule import NUM_STEPS
 from repa.models import FAMILIES
 
@@ -20,6 +21,7 @@ SHOWN = (
     "path_type",
     "prediction",
     "weighting",
+    "text_enc_type",
     "cfg_prob",
     "batch_size",
     "gradient_accumulation_steps",
@@ -38,7 +40,7 @@ FLOW_ONLY = ("path_type", "weighting")
 CARD = """\
 ---
 library_name: repa
-pipeline_tag: unconditional-image-generation
+pipeline_tag: {pipeline}
 # license: choose one before you publish
 tags:
 {tags}
@@ -46,13 +48,13 @@ tags:
 
 # {name}
 
-{name} for {pixels} of {resolution} x {resolution} pixels in {classes} classes, after {step} \
-training steps{alignment}. The weights are averaged over training.
+{name} for {pixels} of {resolution} x {resolution} pixels {conditions}, after {step} \
+training steps{alignment}. The weights are averaged over training.{lack}
 
 ## Use
 
 ```
-repa sample --ckpt FOLDER --num-fid-samples 16
+repa sample --ckpt FOLDER {drawn}
 ```
 
 ```python
@@ -61,7 +63,7 @@ from repa.models import {family}
 
 model = {family}.from_pretrained("FOLDER_OR_REPOSITORY")
 x = torch.randn(1, {shape})
-prediction = model(x, torch.tensor([{noisiest}]), torch.tensor([0]))
+prediction = model(x, torch.tensor([{noisiest}]), {condition})
 ```
 
 {output}
@@ -96,9 +98,8 @@ Jinwoo Shin and Saining Xie}},
 def model_card(state: CheckpointState) -> str:
     """README.md of a published model, with the header that the Hugging Face hub reads."""
     family = family_of(state.model)
-    model_class, sizes = FAMILIES[family]
-    size = state.model.partition("-")[2].partition("/")[0]
-    depth, width, heads = sizes[size]
+    model_class = FAMILIES[family][0]
+    depth, width, heads = size_of(state.model)
     encoders = state.options.get("enc_type", "none")
     aligned = encoders not in (None, "none", "None")
     channels, height, side = state.autoencoder.latent_shape
@@ -113,6 +114,8 @@ def model_card(state: CheckpointState) -> str:
     objective = OBJECTIVES[model_class.objective]
     if model_class.objective != "flow":
         options = {key: value for key, value in options.items() if key not in FLOW_ONLY}
+    if family in CLASS_FAMILIES:
+        options.pop("text_enc_type", None)
     tags = ["repa", "diffusion", objective.replace(" ", "-"), "image-generation", family.lower()]
     return CARD.format(
         tags="\n".join(f"- {tag}" for tag in tags),
@@ -120,7 +123,7 @@ def model_card(state: CheckpointState) -> str:
         family=family,
         pixels="images" if state.autoencoder.name == "pixel" else "latents of images",
         resolution=state.resolution,
-        classes=state.model_arguments["num_classes"],
+        **(_of_classes(state) if family in CLASS_FAMILIES else _of_texts(state)),
         step=f"{state.step:,}" if state.step else "an unknown number of",
         alignment=f" aligned with {encoders}" if aligned else "",
         shape=f"{channels}, {height}, {side}",
@@ -129,6 +132,30 @@ def model_card(state: CheckpointState) -> str:
         architecture=_rows(architecture),
         options=_rows(options),
     )
+
+
+def _of_classes(state: CheckpointState) -> dict[str, str]:
+    """What the card says of a model whose conditions are classes."""
+    return {
+        "pipeline": "unconditional-image-generation",
+        "conditions": f"in {state.model_arguments['num_classes']} classes",
+        "lack": "",
+        "drawn": "--num-fid-samples 16",
+        "condition": "torch.tensor([0])",
+    }
+
+
+def _of_texts(state: CheckpointState) -> dict[str, str]:
+    """What it says of one whose conditions are a text encoder's tokens."""
+    length, dim = (state.model_arguments[key] for key in ("context_length", "context_dim"))
+    lack = " The empty text's tokens are missing: fill `model.null_context` before guidance."
+    return {
+        "pipeline": "text-to-image",
+        "conditions": "from texts",
+        "lack": lack if lacks_null_context(state) else "",
+        "drawn": '--prompt "a red heart"',
+        "condition": f"torch.randn(1, {length}, {dim})",
+    }
 
 
 def _output(objective: str, state: CheckpointState) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from repa.checkpoints.checkpoint import open_checkpoint
-from repa.checkpoints.released import released_parts
 from repa.checkpoints.translate import list_parts, write_checkpoint
+from repa.checkpoints.write_released import released_parts
 from repa.config import ConvertOptions
 
 

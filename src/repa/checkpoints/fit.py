@@ -10,13 +10,13 @@ from torch import Tensor
 
 from repa.checkpoints.folder import CheckpointState, LazyParts, Parts
 from repa.errors import RepaError, first_line
-from repa.models import Transformer, create_model
+from repa.models import Backbone, create_model
 
 SHOWN = 2  # of the tensors that do not fit
 Shapes = dict[str, torch.Size]
 
 
-def build_model(state: CheckpointState, path: Path, device: str = "cpu") -> Transformer:
+def build_model(state: CheckpointState, path: Path, device: str = "cpu") -> Backbone:
     """The backbone with random weights; on the device "meta", with none.
 
     Raises:

@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from repa.data.format import AutoencoderRecord
+from repa.data.format import AutoencoderRecord, TextRecord
 from repa.diffusion.interpolant import PathType, Prediction
 from repa.errors import RepaError
 from repa.files import write_atomically
@@ -51,6 +51,7 @@ class CheckpointState(BaseModel):
     resolution: int
     classes: list[str]
     options: dict[str, Any]
+    text: TextRecord | None = None
     scaler: dict[str, Any] | None
     versions: dict[str, str]
 

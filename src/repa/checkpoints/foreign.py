@@ -9,10 +9,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from repa.autoencoders import SD_VAE_SCALE
-from repa.checkpoints.architecture import Architecture
+from repa.checkpoints.architecture import Architecture, ClassArchitecture, TextArchitecture
 from repa.checkpoints.folder import CheckpointState, first_problem
+from repa.checkpoints.null_context import CLIP_LENGTH
 from repa.data.format import AutoencoderRecord
 from repa.errors import RepaError
+
+# The release's, SiT's and DiT's scripts drop labels and texts so, whatever --cfg-prob says.
+DROPOUT = 0.1
 
 
 def infer_state(
@@ -31,13 +35,11 @@ def infer_state(
         RepaError: if the channels are those of no autoencoder known here, or an option is not what
             training scripts write.
     """
-    has_null = architecture.label_rows != args.get("num_classes")
-    dropout = 0.1  # the release's, SiT's and DiT's models drop labels so, whatever --cfg-prob says
-    if args.get("legacy") and "cfg_prob" in args:  # its early training dropped others before
-        early = args["cfg_prob"]
-        if not isinstance(early, (int, float)) or not 0 <= early <= 1:
-            raise RepaError(f"{path}: its option cfg_prob is {early!r}, expected 0 to 1")
-        dropout = 1 - (1 - dropout) * (1 - early)
+    conditions: dict[str, Any] = {}
+    if isinstance(architecture, ClassArchitecture):
+        conditions = _class_arguments(architecture, args, path)
+    elif isinstance(architecture, TextArchitecture):
+        conditions = _text_arguments(architecture)
     autoencoder, resolution = _infer_autoencoder(architecture, args, path)
     try:
         return CheckpointState(
@@ -46,8 +48,7 @@ def infer_state(
             model_arguments={
                 "input_size": architecture.input_size,
                 "in_channels": architecture.in_channels,
-                "num_classes": architecture.label_rows - has_null,
-                "class_dropout_prob": dropout if has_null else 0.0,
+                **conditions,
                 "qk_norm": architecture.qk_norm,
                 "fused_attn": bool(args.get("fused_attn", True)),
             },
@@ -60,6 +61,33 @@ def infer_state(
         )
     except ValidationError as error:
         raise RepaError(f"{path}: its training {first_problem(error)}") from None
+
+
+def _class_arguments(
+    architecture: ClassArchitecture, args: Mapping[str, Any], path: Path
+) -> dict[str, Any]:
+    """What SiT and DiT are told about their classes."""
+    has_null = architecture.label_rows != args.get("num_classes")
+    dropout = DROPOUT
+    if args.get("legacy") and "cfg_prob" in args:  # its early training dropped others before
+        early = args["cfg_prob"]
+        if not isinstance(early, (int, float)) or not 0 <= early <= 1:
+            raise RepaError(f"{path}: its option cfg_prob is {early!r}, expected 0 to 1")
+        dropout = 1 - (1 - dropout) * (1 - early)
+    return {
+        "num_classes": architecture.label_rows - has_null,
+        "class_dropout_prob": dropout if has_null else 0.0,
+    }
+
+
+def _text_arguments(architecture: TextArchitecture) -> dict[str, Any]:
+    """What MMDiT is told about its texts: those of the release, which attends to padding too."""
+    return {
+        "context_dim": architecture.context_dim,
+        "context_length": architecture.context_length or CLIP_LENGTH,
+        "mask_padding": False,
+        "context_dropout_prob": DROPOUT,
+    }
 
 
 def _infer_autoencoder(

@@ -11,7 +11,7 @@ from repa.checkpoints.folder import CheckpointState
 from repa.diffusion import Objective, create_objective
 from repa.diffusion.interpolant import PathType, Prediction
 from repa.errors import RepaError
-from repa.models import Transformer
+from repa.models import Backbone
 from repa.weights import load_weights
 
 
@@ -20,14 +20,15 @@ def load_model(
     raw_weights: bool = False,
     encoder_depth: int | None = None,
     model: str | None = None,
-) -> tuple[Transformer, CheckpointState]:
+) -> tuple[Backbone, CheckpointState]:
     """The backbone of a checkpoint, in evaluation mode on the CPU.
 
     Args:
         path: a run's folder (its newest checkpoint), a checkpoint's folder, a folder of
             `from_pretrained`, or a file: the release's training checkpoint or its published state
             dict, SiT's or DiT's, or any of these as .safetensors. A checkpoint is found with and
-            without the ending .pt, whichever way it was written.
+            without the ending .pt, whichever way it was written. The release's MMDiT comes without
+            the empty text's tokens; see `repa.checkpoints.lacks_null_context`.
         raw_weights: the trained weights instead of their average.
         encoder_depth: depth after which the blocks of an early released file are counted anew;
             only for a file that does not say it.
@@ -44,7 +45,7 @@ def load_model(
 
 
 def objective_of(
-    model: Transformer,
+    model: Backbone,
     state: CheckpointState,
     path_type: PathType | None = None,
     prediction: Prediction | None = None,

@@ -1,7 +1,8 @@
 """AdamW's state: counted by parameter in PyTorch's files, named in ours.
 
 The release gives its optimizer all of the model's parameters, in the order in which the model's
-state dict lists them: it has no buffers. The fixed position embedding is counted and has no state.
+state dict lists them. SiT's fixed position embedding is one, which is counted and has no state;
+MMDiT's is a buffer and not counted (`repa.models.released.released_parameters`).
 """
 
 from __future__ import annotations

@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from repa.checkpoints.architecture import infer_architecture
+from repa.checkpoints.architecture import TextArchitecture, infer_architecture
 from repa.checkpoints.card import model_card
+from repa.checkpoints.families import size_of
 from repa.checkpoints.folder import (
     STATE,
     CheckpointState,
@@ -27,7 +28,7 @@ from repa.checkpoints.folder import (
 )
 from repa.checkpoints.foreign import infer_state
 from repa.errors import RepaError
-from repa.models import Transformer
+from repa.models import Backbone
 
 CONFIG = "config.json"
 README = "README.md"
@@ -61,15 +62,20 @@ def pretrained_state(folder: Path) -> CheckpointState:
     if "ema" not in parts:
         raise RepaError(f"damaged checkpoint: {folder} has no {FILES['ema']}")
     architecture = infer_architecture(parts["ema"], folder)
-    name = architecture.name("DiT" if "learn_sigma" in config else "SiT", folder)
+    family = "DiT" if "learn_sigma" in config else "SiT"
+    if isinstance(architecture, TextArchitecture):
+        family = "MMDiT"
+    name = architecture.name(family, folder)
+    if family == "MMDiT":
+        heads = config.get("num_heads") or architecture.depth
+        if heads != size_of(name)[2]:
+            raise RepaError(f"{folder}: {name} has {size_of(name)[2]} heads, not {heads}")
     state = infer_state(architecture, name, {}, 0, folder)
     known = {key: config[key] for key in state.model_arguments if key in config}
     return state.model_copy(update={"model_arguments": state.model_arguments | known})
 
 
-def write_pretrained(
-    folder: Path, model: Transformer, state: CheckpointState, parts: Parts
-) -> None:
+def write_pretrained(folder: Path, model: Backbone, state: CheckpointState, parts: Parts) -> None:
     """Writes such a folder.
 
     Args:

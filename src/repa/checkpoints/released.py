@@ -1,7 +1,8 @@
-"""Files of the REPA release, and of SiT and DiT, to our parts and back.
+"""Files of the REPA release, and of SiT and DiT, to our parts.
 
 A training checkpoint of the release is `{model, ema, opt, args, steps}`; its published checkpoint
 is the averaged state dict alone. SiT's and DiT's files have the same two forms, without `steps`.
+`repa.checkpoints.write_released` is the way back.
 """
 
 from __future__ import annotations
@@ -14,9 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repa.checkpoints.architecture import infer_architecture
-from repa.checkpoints.families import family_of, is_own_sit, pick_family
-from repa.checkpoints.fit import build_model, is_plain
+from repa.checkpoints.architecture import (
+    NOT_OURS,
+    Architecture,
+    TextArchitecture,
+    infer_architecture,
+)
+from repa.checkpoints.families import check_heads, is_own_sit, pick_family
+from repa.checkpoints.fit import is_plain
 from repa.checkpoints.folder import (
     CheckpointState,
     LazyParts,
@@ -25,13 +31,14 @@ from repa.checkpoints.folder import (
     parse_state,
 )
 from repa.checkpoints.foreign import infer_state
-from repa.checkpoints.optimizer import optimizer_from_released, optimizer_to_released
+from repa.checkpoints.null_context import MISSING, FilledParts
+from repa.checkpoints.optimizer import optimizer_from_released
 from repa.checkpoints.own_sit import own_sit_path, translate_own_sit
 from repa.errors import RepaError, first_line
-from repa.models.released import join_released_state_dict, split_released_state_dict
+from repa.models.released import NULL_CONTEXT, released_parameters, split_released_state_dict
 from repa.weights import check_bytes, read_weights
 
-OURS = "repa"  # what `released_content` adds to the release's entries, to come back without loss
+OURS = "repa"  # what our files have besides the release's entries, to come back without loss
 Opened = tuple[CheckpointState, Parts, ReleasedRecord | None]
 
 
@@ -57,15 +64,7 @@ def open_released(
     depth = args.get("encoder_depth")
     depth = encoder_depth if depth is None else depth
     bare = not any(isinstance(content.get(key), Mapping) for key in ("model", "ema"))
-    parts: dict[str, dict[str, Tensor]] = {}
-    for part, heads in (("model", "heads"), ("ema", "ema_heads")):
-        state_dict = content.get(part) if not bare else content if part == "ema" else None
-        if state_dict is not None:
-            parts[part], parts[heads] = _split(state_dict, depth, path)
-    if with_optimizer and "model" in parts and content.get("opt") is not None:
-        names = list(content["model"])
-        parts["optimizer"] = optimizer_from_released(content["opt"], names, depth, path)
-        check_bytes(path, _tensors_in(content["opt"]))  # some of the part's are made anew
+    parts = _split_parts({"ema": content} if bare else content, depth, with_optimizer, path)
     if OURS in content:
         opened = _opened_ours(content[OURS], parts, path)
         if model not in (None, opened[0].model):
@@ -77,18 +76,15 @@ def open_released(
     name = architecture.name(family, path)
     if model not in (None, name):
         raise RepaError(f"--model {model}: {path} holds {name}")
+    check_heads(architecture, name, args.get("model") if model is None else model, path)
     record: ReleasedRecord | None = ReleasedRecord(bare=bare, args=args or None)
-    if family == "SiT" and is_own_sit(architecture, args):
+    turned = family == "SiT" and is_own_sit(architecture, args)
+    if turned:
         args |= {"path_type": own_sit_path(args, path), "prediction": "v"}
-        for part in parts.keys() & {"model", "ema"}:
-            channels, patch_size = architecture.in_channels, architecture.patch_size
-            check_bytes(path, parts[part].values())
-            try:
-                parts[part] = translate_own_sit(parts[part], channels, patch_size)
-            except (KeyError, RuntimeError, IndexError) as error:
-                raise RepaError(f"{path} does not fit SiT's {name}: {first_line(error)}") from None
-        parts.pop("optimizer", None)  # its moments are of the weights as they were
+        _turn_own_sit(parts, architecture, name, path)
         record = None  # what would be written again is the translated model
+    elif any(NULL_CONTEXT in tensors for tensors in parts.values()):
+        record = None  # no file of the release, which has no place for it
     elif "optimizer" in parts and record is not None:
         groups = content["opt"]["param_groups"]
         record.param_groups = [
@@ -101,71 +97,12 @@ def open_released(
         state.options["encoder_depth"] = depth
     present = _present(parts)
     # What was translated was checked before, and is not what the file has checksums of.
-    return state, present if record is None else FileParts(path, present), record
-
-
-def released_content(
-    state: CheckpointState, parts: Parts, record: ReleasedRecord | None, path: Path
-) -> dict[str, Any]:
-    """What the release would have saved: with modern names, and options as a dict.
-
-    What came as a state dict alone becomes one again. Heads that have no average stand for it.
-
-    Raises:
-        RepaError: if the release has no such heads, or samples no such predictions.
-    """
-    _check_known_to_release(state, parts, path)
-    parts = {part: parts[part] for part in released_parts(state, parts)}
-    order = list(build_model(state, path, "meta").state_dict())
-    heads = dict(parts.get("heads", {}))
-    ema_heads = dict(parts["ema_heads"]) if "ema_heads" in parts else heads
-    content: dict[str, Any] = {}
-    for part, its_heads in (("model", heads), ("ema", ema_heads)):
-        if part in parts:
-            tensors = parts[part]
-            body = {key: tensors[key] for key in order}
-            content[part] = join_released_state_dict(body, its_heads)
-    if record is not None and record.bare:
-        return content["ema"]
-    if "optimizer" in parts:
-        groups = None if record is None else record.param_groups
-        content["opt"] = optimizer_to_released(
-            parts["optimizer"], list(content["model"]), groups, state.options
-        )
-    if record is None:
-        content["args"] = state.options
-        content[OURS] = {"state": state.model_dump_json(), "ema_heads": "ema_heads" in parts}
-    elif record.args is not None:
-        content["args"] = record.args
-    return {**content, "steps": state.step}
-
-
-def released_parts(state: CheckpointState, parts: Parts) -> list[str]:
-    """Which parts `released_content` writes: of an aligned DiT, those that DiT's scripts read.
-
-    They know no heads, and the optimizer's state counts the heads too.
-    """
-    if family_of(state.model) == "DiT" and "heads" in parts:
-        return [part for part in parts if part in ("model", "ema")]
-    return list(parts)
-
-
-def _check_known_to_release(state: CheckpointState, parts: Parts, path: Path) -> None:
-    if family_of(state.model) == "DiT":
-        if state.model_arguments.get("qk_norm"):
-            raise RepaError(f"{path}: DiT's scripts have no --qk-norm, which it was trained with")
-        return
-    if state.options.get("projection_layer_type") == "conv" and "heads" in parts:
-        raise RepaError(
-            f"{path}: its projection heads are convolutions (--projection-layer-type conv), which "
-            "the release does not have"
-        )
-    prediction = state.options.get("prediction", "v")
-    if prediction != "v":
-        raise RepaError(
-            f"{path}: it predicts {prediction} (--prediction), and the release samples velocities "
-            "alone"
-        )
+    opened_parts = present if turned else FileParts(path, present)
+    if isinstance(architecture, TextArchitecture) and record is not None:
+        state.options[NULL_CONTEXT] = MISSING
+        sizes = (state.model_arguments[key] for key in ("context_length", "context_dim"))
+        opened_parts = FilledParts(opened_parts, torch.zeros(*sizes))
+    return state, opened_parts, record
 
 
 def _plain_arguments(args: Any) -> dict[str, Any]:
@@ -185,19 +122,34 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
 
 
+def _split_parts(
+    content: Mapping[str, Any], depth: int | None, with_optimizer: bool, path: Path
+) -> dict[str, dict[str, Tensor]]:
+    """A training checkpoint's tensors by part, with our names."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for part, heads in (("model", "heads"), ("ema", "ema_heads")):
+        if content.get(part) is not None:
+            parts[part], parts[heads] = _split(content[part], depth, path)
+    if with_optimizer and "model" in parts and content.get("opt") is not None:
+        names = released_parameters(content["model"])
+        parts["optimizer"] = optimizer_from_released(content["opt"], names, depth, path)
+        check_bytes(path, _tensors_in(content["opt"]))  # some of the part's are made anew
+    return parts
+
+
 def _split(
     state: Any, depth: int | None, path: Path
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     if not isinstance(state, Mapping):
-        raise RepaError(f"{path} is no SiT or DiT: its weights are a {type(state).__name__}")
+        raise RepaError(f"{path} {NOT_OURS}: its weights are a {type(state).__name__}")
     for key, value in state.items():
         if not isinstance(key, str):
-            raise RepaError(f"{path} is no SiT or DiT: the name {key!r} is not a string")
+            raise RepaError(f"{path} {NOT_OURS}: the name {key!r} is not a string")
         if not isinstance(value, Tensor):
             kind = type(value).__name__
-            raise RepaError(f"{path} is no SiT or DiT: {key!r} is a {kind}, not a tensor")
+            raise RepaError(f"{path} {NOT_OURS}: {key!r} is a {kind}, not a tensor")
         if not is_plain(value):
-            raise RepaError(f"{path} is no SiT or DiT: {key!r} is sparse or has no values")
+            raise RepaError(f"{path} {NOT_OURS}: {key!r} is sparse or has no values")
     try:
         return split_released_state_dict(state, depth)
     except ValueError as error:
@@ -209,11 +161,30 @@ def _split(
         ) from None
 
 
+def _turn_own_sit(
+    parts: dict[str, dict[str, Tensor]], architecture: Architecture, name: str, path: Path
+) -> None:
+    """Weights and averages of SiT's own, in our direction of time; its optimizer is left out."""
+    for part in parts.keys() & {"model", "ema"}:
+        check_bytes(path, parts[part].values())
+        try:
+            parts[part] = translate_own_sit(
+                parts[part], architecture.in_channels, architecture.patch_size
+            )
+        except (KeyError, RuntimeError, IndexError) as error:
+            raise RepaError(f"{path} does not fit SiT's {name}: {first_line(error)}") from None
+    parts.pop("optimizer", None)  # its moments are of the weights as they were
+
+
 def _opened_ours(ours: Any, parts: dict[str, dict[str, Tensor]], path: Path) -> Opened:
-    """What `released_content` was given."""
+    """What `repa.checkpoints.write_released` was given."""
     try:
         text, has_ema_heads = str(ours["state"]), bool(ours["ema_heads"])
-    except (KeyError, TypeError):
+        for part, tokens in ours.get(NULL_CONTEXT, {}).items():
+            if not is_plain(tokens):
+                raise TypeError("sparse or without values")
+            parts[part][NULL_CONTEXT] = tokens
+    except (AttributeError, KeyError, TypeError):
         raise RepaError(f"damaged checkpoint {path}: its {OURS!r} entry is not ours") from None
     if not has_ema_heads:
         heads = parts.pop("ema_heads", {})

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from repa.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from repa.checkpoints.destination import (
@@ -17,8 +18,9 @@ from repa.checkpoints.destination import (
 )
 from repa.checkpoints.fit import FittingParts, build_model
 from repa.checkpoints.folder import STATE, fill_folder
+from repa.checkpoints.null_context import fill_null_context
 from repa.checkpoints.pretrained import write_pretrained
-from repa.checkpoints.released import released_content
+from repa.checkpoints.write_released import released_content
 from repa.data.format import AutoencoderRecord
 from repa.errors import RepaError
 from repa.weights import load_weights
@@ -40,6 +42,7 @@ def import_released(
     autoencoder: AutoencoderRecord | None = None,
     resolution: int | None = None,
     classes: list[str] | None = None,
+    null_context: Tensor | None = None,
 ) -> Path:
     """Writes a released checkpoint as one of ours.
 
@@ -49,6 +52,7 @@ def import_released(
         encoder_depth, model: as for `load_model`.
         autoencoder, resolution, classes: of the dataset that it was trained on, where they are
             known better than the file can tell.
+        null_context: the empty text's tokens (L, D), floating-point, for an MMDiT that lacks them.
 
     Returns:
         `dest`.
@@ -59,8 +63,10 @@ def import_released(
     known = {"autoencoder": autoencoder, "resolution": resolution, "classes": classes}
     checkpoint = open_checkpoint(path, encoder_depth, model)
     update = {key: value for key, value in known.items() if value is not None}
-    state = checkpoint.state.model_copy(update=update)
-    write_checkpoint(replace(checkpoint, state=state), dest, "repa")
+    state, parts = checkpoint.state.model_copy(update=update), checkpoint.parts
+    if null_context is not None:
+        state, parts = fill_null_context(state, parts, null_context)
+    write_checkpoint(replace(checkpoint, state=state, parts=parts), dest, "repa")
     return dest
 
 
@@ -70,6 +76,7 @@ def continue_released(
     autoencoder: AutoencoderRecord | None = None,
     resolution: int | None = None,
     classes: list[str] | None = None,
+    null_context: Tensor | None = None,
 ) -> Path:
     """The checkpoint of that step in a run's folder, translated if it is the release's.
 
@@ -85,7 +92,12 @@ def continue_released(
     if not file.is_file():
         raise RepaError(f"no checkpoint of step {step} in {run}: neither {folder} nor {file}")
     return import_released(
-        file, folder, autoencoder=autoencoder, resolution=resolution, classes=classes
+        file,
+        folder,
+        autoencoder=autoencoder,
+        resolution=resolution,
+        classes=classes,
+        null_context=null_context,
     )
 
 
