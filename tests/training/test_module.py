@@ -45,7 +45,7 @@ def test_alignment_is_averaged_over_encoders_and_weighted() -> None:
     losses = module(b)
     t = b.time_uniform
     x_t = FlowMatching().add_noise(b.x, b.noise, t)
-    y = module.model.drop_labels(b.y, b.drop_uniform)
+    y = module.model.drop_condition(b.y, b.drop_uniform)
     _, hidden = module.model(x_t, t, y, capture=(2,))
     parts = [
         cosine_alignment_loss(head(hidden[2]), target)
@@ -69,7 +69,7 @@ def test_head_and_loss_can_be_chosen() -> None:
     assert isinstance(module.heads[0], ConvProjectionHead)
     b = batch((24,))
     x_t = FlowMatching().add_noise(b.x, b.noise, b.time_uniform)
-    y = module.model.drop_labels(b.y, b.drop_uniform)
+    y = module.model.drop_condition(b.y, b.drop_uniform)
     _, hidden = module.model(x_t, b.time_uniform, y, capture=(2,))
     expected = nt_xent_alignment_loss(module.heads[0](hidden[2]), b.targets[0])
     torch.testing.assert_close(module(b)["alignment_loss"], expected)

@@ -15,7 +15,7 @@ from repa.data import ImageDataset
 from repa.devices import autocast
 from repa.diffusion import Objective
 from repa.errors import RepaError
-from repa.models import Transformer
+from repa.models import Backbone
 from repa.randomness import Purpose, standard_normal, stream
 
 # How an image's tokens become one vector: their mean, as in the paper, or one of them. A patch's
@@ -26,7 +26,7 @@ Pooling = Literal["mean", "patch"]
 
 @torch.no_grad()
 def hidden_states(
-    model: Transformer,
+    model: Backbone,
     dataset: ImageDataset,
     indices: Sequence[int],
     depths: Sequence[int],
@@ -66,7 +66,7 @@ def hidden_states(
         chosen = indices[start : start + batch_size]
         x, noise = _latents_and_noise(dataset, chosen, device)
         t = objective.model_time(time).to(device).expand(len(chosen))
-        y = torch.full((len(chosen),), model.null_class, device=device)
+        y = model.null_condition(len(chosen))
         x_t = objective.add_noise(x, noise, t)
 
         def pool(hidden: Tensor, chosen: Sequence[int] = chosen) -> Tensor:
@@ -99,7 +99,7 @@ def pool_tokens(tokens: Tensor, indices: Sequence[int], pooling: Pooling) -> Ten
     return tokens[torch.arange(len(tokens)), places].float()
 
 
-def _check(model: Transformer, dataset: ImageDataset, depths: Sequence[int]) -> None:
+def _check(model: Backbone, dataset: ImageDataset, depths: Sequence[int]) -> None:
     missing = [depth for depth in depths if not 1 <= depth <= model.depth]
     if missing:
         raise RepaError(f"no block {missing[0]} to look after: the model has {model.depth}, from 1")

@@ -20,7 +20,7 @@ from repa.devices import pick_precision
 from repa.diffusion import Objective
 from repa.encoders import check_encoder_names
 from repa.errors import RepaError
-from repa.models import Transformer
+from repa.models import Backbone
 from repa.processes import gather_rows
 from repa.weights import fingerprint
 
@@ -40,7 +40,7 @@ class Subject:
     """
 
     row: Row
-    model: Transformer
+    model: Backbone
     depths: Sequence[int]
     objective: Objective
     processes: PartialState
@@ -142,7 +142,7 @@ def encoder_names(options: SubjectOptions, checkpoints: Sequence[Path]) -> list[
     return list(names)
 
 
-def _row(path: Path, model: Transformer, state: CheckpointState, raw: bool) -> Row:
+def _row(path: Path, model: Backbone, state: CheckpointState, raw: bool) -> Row:
     run = run_of(path)
     aligned = _aligned_to(state)
     return {

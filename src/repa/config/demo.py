@@ -11,8 +11,12 @@ from repa.config.base import RunOptions
 
 
 class DemoOptions(RunOptions):
-    """Train a small model on emoji, plain and with REPA, and report what alignment did."""
+    """Train small models on emoji, plain and with REPA or from names, and report what they did."""
 
     out: Path = Field(Path("repa-demo"), description="folder of everything the demo makes")
-    steps: PositiveInt = Field(800, description="training steps of each of the two runs")
+    text: bool = Field(False, description="draw emoji from their names (MMDiT) instead of by class")
+    steps: PositiveInt | None = Field(
+        None,
+        description="training steps of each run; by default 800 of the two, or 2,500 with --text",
+    )
     num_samples: Annotated[int, Field(ge=8)] = Field(800, description="images sampled from each")

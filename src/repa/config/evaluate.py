@@ -6,10 +6,26 @@ from pathlib import Path
 
 from pydantic import Field, PositiveInt
 
-from repa.config.base import RunOptions
+from repa.config.base import Options, RunOptions
 
 
-class EvaluateOptions(RunOptions):
+class ClipScoreOptions(Options):
+    """CLIP score of samples of texts"""
+
+    prompts: Path | None = Field(
+        None,
+        description="the text of each sample, as `repa sample` writes it; by default "
+        "NAME.prompts.jsonl beside the samples NAME.npz, if it is there",
+    )
+    clip: str = Field(
+        "openai/clip-vit-large-patch14",
+        description="CLIP of the score: a name on the hub, a folder, or none for no score",
+    )
+    clip_weights: Path | None = Field(None, description="folder with that CLIP; else downloaded")
+    prompt_scores: Path | None = Field(None, description="CSV file for the score of each sample")
+
+
+class EvaluateOptions(ClipScoreOptions, RunOptions):
     """Measure samples against reference images."""
 
     samples: Path = Field(description="npz with arr_0, images as --source takes, or a dataset")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from repa.config.base import PRECISION, Options, Precision, Probability, RunOptions, Seed
+from repa.config.base import PRECISION, Options, Precision, Probability, RunOptions, Seed, Several
 
 Mode = Literal["ode", "sde", "ddim", "ddpm"]
 
@@ -16,7 +16,7 @@ class SamplerOptions(Options):
     """Sampler"""
 
     mode: Mode | None = Field(
-        None, description="SiT: ode (by default), sde; DiT: ddim (by default), ddpm"
+        None, description="SiT, MMDiT: ode (by default), sde; DiT: ddim (by default), ddpm"
     )
     num_steps: Annotated[int, Field(ge=2)] = Field(50, description="steps of the sampler")
     heun: bool = Field(False, description="second-order steps (ode)")
@@ -39,7 +39,9 @@ class SamplerOptions(Options):
 class ImageOptions(Options):
     """Images"""
 
-    num_fid_samples: PositiveInt = Field(50_000, description="number of images")
+    num_fid_samples: PositiveInt = Field(
+        50_000, description="number of images; with texts, by default one each"
+    )
     classes: str = Field(
         "random",
         description="random; balanced; labels or names with commas, taken in turn; or a text file "
@@ -52,6 +54,19 @@ class ImageOptions(Options):
     )
     png: bool = Field(False, description="also write each image as a PNG file")
     overwrite: bool = Field(False, description="replace other samples of the same name")
+
+
+class PromptOptions(Options):
+    """Texts (MMDiT)"""
+
+    prompt: Several[str] | None = Field(None, description="texts to draw, one or more, in turn")
+    prompts_file: Path | None = Field(None, description="text file with one on each line")
+    captions: Path | None = Field(
+        None, description="prepared dataset: draw the first caption of each of its images"
+    )
+    text_encoder_weights: Path | None = Field(
+        None, description="folder with the text encoder; else downloaded"
+    )
 
 
 class CheckpointOptions(Options):
@@ -83,7 +98,9 @@ class InferenceOptions(Options):
     compile: bool = Field(False, description="torch.compile; needs a C++ compiler")
 
 
-class DrawOptions(InferenceOptions, CheckpointOptions, ImageOptions, SamplerOptions, RunOptions):
+class DrawOptions(
+    InferenceOptions, CheckpointOptions, PromptOptions, ImageOptions, SamplerOptions, RunOptions
+):
     """What decides on samples of a given model, and how they are drawn."""
 
 

@@ -58,10 +58,23 @@ class TrainingDataOptions(Options):
 class ModelOptions(Options):
     """Model"""
 
-    model: str = Field(description="backbone: SiT- or DiT-{Ti,S,B,L,XL}/{2,4,8}")
+    model: str = Field(
+        description="backbone: SiT- or DiT-{Ti,S,B,L,XL}/{2,4,8}, or for texts MMDiT-{Ti,S}/{2,4,8}"
+    )
     fused_attn: bool = Field(True, description="PyTorch's fused attention kernels")
     qk_norm: bool = Field(False, description="LayerNorm on queries and keys")
     compile: bool = Field(False, description="torch.compile; needs a C++ compiler")
+
+
+class TextOptions(Options):
+    """Texts (MMDiT)"""
+
+    text_enc_type: str = Field(
+        "clip-vit-l", description="text encoder, whose features the dataset has, or captions for it"
+    )
+    text_encoder_weights: Path | None = Field(
+        None, description="folder with the text encoder; else downloaded"
+    )
 
 
 class AlignmentOptions(Options):
@@ -95,14 +108,16 @@ class AlignmentOptions(Options):
 class ObjectiveOptions(Options):
     """Objective"""
 
-    path_type: Literal["linear", "cosine"] = Field("linear", description="SiT: from data to noise")
+    path_type: Literal["linear", "cosine"] = Field(
+        "linear", description="SiT, MMDiT: from data to noise"
+    )
     prediction: Literal["v", "eps", "x"] = Field(
-        "v", description="SiT predicts the velocity, the noise or the data; DiT always eps"
+        "v", description="SiT and MMDiT predict velocity, noise or data; DiT always eps"
     )
     weighting: Literal["uniform", "lognormal"] = Field(
-        "uniform", description="SiT: distribution of the training times; DiT's are uniform"
+        "uniform", description="distribution of the training times; DiT's are uniform"
     )
-    cfg_prob: Probability = Field(0.1, description="probability of dropping the label")
+    cfg_prob: Probability = Field(0.1, description="probability of dropping the label, or text")
     legacy: bool = Field(
         False, description="drop labels twice, as the release's first experiments did"
     )
@@ -174,12 +189,18 @@ class TrainOptions(
     OptimizationOptions,
     ObjectiveOptions,
     AlignmentOptions,
+    TextOptions,
     ModelOptions,
     TrainingDataOptions,
     ExperimentOptions,
     RunOptions,
 ):
     """Train a diffusion transformer on a prepared dataset, with or without alignment."""
+
+    @property
+    def text_encoder(self) -> str | None:
+        """The text encoder of a model that takes texts, else None."""
+        return self.text_enc_type if self.model.startswith("MMDiT-") else None
 
     @model_validator(mode="before")
     @classmethod

@@ -5,6 +5,7 @@
     NAME/000064.png                              if asked for
     NAME.npz                                     at the end: `arr_0` (N, H, W, 3) uint8
     NAME.json                                    and what it is: the request and the labels
+    NAME.prompts.jsonl                           the text of each image, of models that take texts
 
 A part is there whole or not at all, so drawing goes on where it was killed, and any number of
 processes can share the work. Parts of one request are the same images whoever drew them; those of
@@ -52,6 +53,7 @@ class SampleArchive:
             raise RepaError(f"--sample-dir {name}: expected a name for the samples: {name}/run")
         self.npz = name.with_name(name.name + ".npz")
         self.record = name.with_name(name.name + ".json")
+        self.prompts = name.with_name(name.name + ".prompts.jsonl")
         self.partial = name.with_name(name.name + ".partial")
         self.pictures = name
         self.request = json.loads(to_json(request))  # as it will be read back
@@ -153,7 +155,8 @@ class SampleArchive:
     def _remove_finished(self, request: dict[str, Any]) -> None:
         """The npz, its record and the PNG files that were written with it."""
         written = self._png_files() if request.get("png") else []
-        for path in (self.npz, *written, self.record):  # the record last: it knows of the others
+        # The record last: it knows of the others.
+        for path in (self.npz, self.prompts, *written, self.record):
             path.unlink(missing_ok=True)
 
     def _png_files(self) -> list[Path]:

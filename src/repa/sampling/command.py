@@ -20,8 +20,9 @@ from repa.config import DrawOptions, Precision, SampleOptions
 from repa.devices import pick_precision
 from repa.diffusion import Objective
 from repa.errors import RepaError
-from repa.models import Transformer
+from repa.models import Backbone, SiT, Transformer
 from repa.models.layers import Attention
+from repa.models.mmdit import JointBlock
 from repa.processes import on_main, start_processes
 from repa.sampling.archive import SampleArchive
 from repa.sampling.batches import SampleBatch, image_batches, official_batches
@@ -31,8 +32,8 @@ from repa.sampling.generate import (
     latent_shape,
     pick_mode,
 )
-from repa.sampling.labels import choose_labels
 from repa.sampling.noise import OfficialStream
+from repa.sampling.wanted import Condition, Wanted, choose_wanted
 from repa.weights import fingerprint
 
 WRITERS = 4  # threads that write finished batches while the next is drawn
@@ -51,7 +52,7 @@ def run_sample(options: SampleOptions) -> None:
 
 def open_model(
     options: DrawOptions, ckpt: Path, processes: PartialState
-) -> tuple[Transformer, CheckpointState]:
+) -> tuple[Backbone, CheckpointState]:
     """The backbone of `ckpt`, with what is known of it."""
     with processes.main_process_first():  # the others wait while one downloads it
         ckpt = locate(ckpt)
@@ -61,7 +62,7 @@ def open_model(
 def draw_samples(
     options: DrawOptions,
     name: Path,
-    model: Transformer,
+    model: Backbone,
     state: CheckpointState,
     processes: PartialState,
 ) -> None:
@@ -81,7 +82,7 @@ def draw_samples(
     options = options.model_copy(update={"mode": pick_mode(objective, options)})
     if processes.is_main_process:
         _note_without_effect(options, model)
-    if options.seeding == "official" and model.objective != "flow":
+    if options.seeding == "official" and not isinstance(model, SiT):
         raise RepaError(f"--seeding official: the release draws no {state.model}")
     device = processes.device
     precision = pick_precision(options.mixed_precision, device)
@@ -92,22 +93,24 @@ def draw_samples(
             f"autoencoder {autoencoder.name} makes latents of "
             f"{autoencoder.latent_shape(state.resolution)}; the model has {latent_shape(model)}"
         )
-    labels = choose_labels(
-        options.classes, options.num_fid_samples, model.num_classes, state.classes, options.seed
-    )
-    request = _request(options, model, state, objective, autoencoder, labels, precision, processes)
-    archive = SampleArchive(name, request, options.num_fid_samples, options.png)
+    wanted = choose_wanted(options, model, state, device)
+    request = _request(options, model, state, objective, autoencoder, wanted, precision, processes)
+    archive = SampleArchive(name, request, len(wanted.labels), options.png)
     on_main(processes, lambda: archive.begin(options.overwrite))
     if not archive.complete:
         missing = archive.missing()
         processes.wait_for_everyone()  # all have looked before anyone adds to it
         model = _ready(model, options, device)
-        batches = _batches(options, missing, labels, model, processes)
+        batches = _batches(options, missing, wanted.labels, model, processes)
         with _progress(len(missing), processes) as progress:
-            _draw(batches, model, autoencoder, archive, options, objective, precision, progress)
+            _draw(
+                batches, model, wanted.condition, autoencoder, archive, options, objective,
+                precision, progress,
+            )  # fmt: skip
         processes.wait_for_everyone()
         on_main(processes, archive.finish)
     if processes.is_main_process:
+        wanted.write_prompts(archive)
         also = f" and {archive.pictures}" if options.png else ""
         print(f"{archive.count} images of step {state.step}: {archive.npz}{also}")
 
@@ -118,7 +121,7 @@ def _autoencoder_name(options: DrawOptions, state: CheckpointState) -> str:
     return options.vae or state.autoencoder.name
 
 
-def _note_without_effect(options: DrawOptions, model: Transformer) -> None:
+def _note_without_effect(options: DrawOptions, model: Backbone) -> None:
     if options.heun and options.mode != "ode":
         print(f"note: --heun has no effect with --mode {options.mode}", file=sys.stderr)
     if options.guide_all_channels and not _guides_more(options, model):
@@ -127,11 +130,11 @@ def _note_without_effect(options: DrawOptions, model: Transformer) -> None:
 
 def _request(
     options: DrawOptions,
-    model: Transformer,
+    model: Backbone,
     state: CheckpointState,
     objective: Objective,
     autoencoder: Autoencoder,
-    labels: np.ndarray,
+    wanted: Wanted,
     precision: Precision,
     processes: PartialState,
 ) -> dict[str, Any]:
@@ -146,8 +149,9 @@ def _request(
         "step": state.step,
         **_of_the_process(options, model, objective),
         "autoencoder": autoencoder.name,
-        "images": options.num_fid_samples,
-        "labels": fingerprint({"labels": torch.from_numpy(labels)}),
+        "images": len(wanted.labels),
+        "labels": fingerprint({"labels": torch.from_numpy(wanted.labels)}),
+        **wanted.record(),
         "seed": options.seed,
         "seeding": options.seeding,
         **{name: getattr(options, name) for name in chosen},
@@ -161,23 +165,21 @@ def _request(
     return request
 
 
-def _of_the_process(
-    options: DrawOptions, model: Transformer, objective: Objective
-) -> dict[str, Any]:
+def _of_the_process(options: DrawOptions, model: Backbone, objective: Objective) -> dict[str, Any]:
     if objective.path_type is not None:
         return {"path_type": objective.path_type}
     return {"guide_all_channels": _guides_more(options, model)}
 
 
-def _guides_more(options: DrawOptions, model: Transformer) -> bool:
+def _guides_more(options: DrawOptions, model: Backbone) -> bool:
     """Whether `--guide-all-channels` makes a difference."""
     has_more = model.objective == "ddpm" and model.in_channels > RELEASED_GUIDED_CHANNELS
     return options.guide_all_channels and options.cfg_scale > 1 and has_more
 
 
-def _ready(model: Transformer, options: DrawOptions, device: torch.device) -> Transformer:
+def _ready(model: Backbone, options: DrawOptions, device: torch.device) -> Backbone:
     for module in model.modules():
-        if isinstance(module, Attention):
+        if isinstance(module, (Attention, JointBlock)):
             module.fused = options.fused_attn
     model = model.to(device)
     if options.compile:
@@ -189,13 +191,14 @@ def _batches(
     options: DrawOptions,
     missing: list[int],
     labels: np.ndarray,
-    model: Transformer,
+    model: Backbone,
     processes: PartialState,
 ) -> Iterator[SampleBatch]:
     size, shape, device = options.per_proc_batch_size, latent_shape(model), processes.device
     place = (processes.process_index, processes.num_processes)
     if options.seeding == "image":
         return image_batches(missing, labels, options.seed, size, shape, device, *place)
+    assert isinstance(model, Transformer)  # `draw_samples` refuses texts
     random = OfficialStream(options.seed, *place, (size, *shape), model.num_classes, device)
     step_noises = options.num_steps - 1 if options.mode == "sde" else 0
     own = None if options.classes == "random" else labels
@@ -214,7 +217,8 @@ def _progress(missing: int, processes: PartialState) -> tqdm:
 
 def _draw(
     batches: Iterator[SampleBatch],
-    model: Transformer,
+    model: Backbone,
+    condition: Condition,
     autoencoder: Autoencoder,
     archive: SampleArchive,
     options: DrawOptions,
@@ -227,7 +231,7 @@ def _draw(
     with ThreadPoolExecutor(WRITERS, "write") as pool:
         for batch in batches:
             latents = generate_latents(
-                model, batch.labels, batch.noise, options, objective, precision
+                model, condition(batch.labels), batch.noise, options, objective, precision
             )
             if not latents.isfinite().all():
                 raise RepaError(

@@ -15,13 +15,14 @@ from repa.config import Precision, SamplerOptions
 from repa.devices import autocast
 from repa.diffusion import GuidedModel, Objective
 from repa.errors import RepaError
-from repa.models import Transformer
+from repa.models import Backbone
+from repa.sampling.conditions import Conditions
 from repa.sampling.noise import ImageNoise, Noise
 
 RELEASED_GUIDED_CHANNELS = 3  # of the four that DiT predicts the noise of
 
 
-def latent_shape(model: Transformer) -> tuple[int, int, int]:
+def latent_shape(model: Backbone) -> tuple[int, int, int]:
     """(C, H, W) of the model's input."""
     return (model.in_channels, model.input_size, model.input_size)
 
@@ -48,8 +49,8 @@ def pick_mode(objective: Objective, sampler: SamplerOptions, prefix: str = "--")
 
 
 def generate_latents(
-    model: Transformer,
-    labels: Tensor,
+    model: Backbone,
+    condition: Tensor,
     noise: Noise,
     sampler: SamplerOptions,
     objective: Objective,
@@ -62,7 +63,7 @@ def generate_latents(
 
     Args:
         model: the backbone, on its device.
-        labels: classes (N,), int64.
+        condition: labels (N,) or texts (N, L, D), as the model takes them.
         noise: of the batch.
         sampler: method, steps and guidance.
         objective: that the model was trained for.
@@ -80,11 +81,11 @@ def generate_latents(
         with torch.inference_mode(), autocast(precision, device):
             return model(x, t, y)
 
-    labels = labels.to(device)
+    condition = condition.to(device)
     predict = GuidedModel(
         evaluate,
-        labels,
-        torch.full_like(labels, model.null_class) if sampler.cfg_scale > 1 else None,
+        condition,
+        model.null_condition(len(condition)) if sampler.cfg_scale > 1 else None,
         sampler.cfg_scale,
         sampler.guidance_low,
         sampler.guidance_high,
@@ -97,27 +98,24 @@ def generate_latents(
 
 
 def generate_images(
-    model: Transformer,
+    model: Backbone,
     autoencoder: Autoencoder,
-    labels: np.ndarray,
+    conditions: Conditions,
+    indices: range,
     sampler: SamplerOptions,
     seed: int,
     objective: Objective,
     batch_size: int,
     precision: Precision = "no",
-    indices: range | None = None,
 ) -> Iterator[Tensor]:
-    """Batches of images (n, 3, R, R), uint8 on the CPU: image i has class `labels[i]`.
+    """Batches of the images at `indices` (n, 3, R, R), uint8 on the CPU.
 
-    Image i depends on the seed and on i alone, whatever else is drawn; `indices` says which to
-    draw, by default all.
+    Image i depends on the seed, its condition and i alone, whatever else is drawn.
     """
-    indices = range(len(labels)) if indices is None else indices
     for start in range(0, len(indices), batch_size):
         batch = indices[start : start + batch_size]
-        y = torch.from_numpy(np.asarray(labels[batch], np.int64))
         noise = ImageNoise(seed, batch, latent_shape(model), model.device)
-        latents = generate_latents(model, y, noise, sampler, objective, precision)
+        latents = generate_latents(model, conditions(batch), noise, sampler, objective, precision)
         yield autoencoder.decode(latents.float()).cpu()
 
 
@@ -132,7 +130,7 @@ def save_grid(images: Tensor, path: Path, columns: int = 8) -> None:
     Image.fromarray(sheet).save(path)
 
 
-def _guided_channels(model: Transformer, sampler: SamplerOptions) -> int | None:
+def _guided_channels(model: Backbone, sampler: SamplerOptions) -> int | None:
     """How many of the prediction's channels are guided; None is all. Never those of variances."""
     if model.objective == "flow":
         return None

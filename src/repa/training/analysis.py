@@ -21,7 +21,7 @@ from repa.devices import pick_precision
 from repa.diffusion import Objective
 from repa.encoders import check_encoder_names
 from repa.errors import RepaError
-from repa.models import Transformer
+from repa.models import Backbone
 from repa.training.log import keep_until
 
 NEIGHBORS = 10  # of CKNNA, as published
@@ -88,7 +88,7 @@ class Analyses:
             for path in (self.probes, self.alignments):
                 keep_until(path, step)
 
-    def measure(self, model: Transformer, step: int) -> None:
+    def measure(self, model: Backbone, step: int) -> None:
         """Does what is due at this step: writes rows to the files and numbers to the trackers."""
         options = self.options
         probing = options.probe_every is not None and step % options.probe_every == 0

@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from repa.models import Transformer
+from repa.models import Backbone
 
 
 class EMA:
@@ -19,7 +19,7 @@ class EMA:
         decay: in [0, 1).
     """
 
-    def __init__(self, model: Transformer, decay: float):
+    def __init__(self, model: Backbone, decay: float):
         self.decay = decay
         self.model = copy.deepcopy(model).float().requires_grad_(False).eval()
         self._averages: list[torch.Tensor] = list(self.model.parameters())

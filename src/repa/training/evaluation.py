@@ -22,11 +22,12 @@ from repa.evaluation.extract import extract, gather
 from repa.evaluation.networks import create_network
 from repa.evaluation.reference import load_reference
 from repa.evaluation.statistics import Reference
-from repa.models import Transformer
+from repa.models import Backbone
 from repa.processes import share
 from repa.sampling import generate_images
 from repa.sampling.generate import pick_mode
 from repa.training.log import keep_until
+from repa.training.texts import Texts, conditions_of
 
 REFERENCE_IMAGES = 10_000  # of the dataset, where no other reference is named
 NEIGHBORS = 3
@@ -42,6 +43,7 @@ class Evaluations:
         dataset: its images.
         autoencoder: decodes the samples.
         objective: that the model is trained for.
+        texts: of a model that takes texts.
         accelerator: this process and the others; owns the trackers.
         run: folder of `evaluations.jsonl`; lines of steps after `step` are dropped, a killed run
             left them.
@@ -57,6 +59,7 @@ class Evaluations:
         dataset: ImageDataset,
         autoencoder: Autoencoder,
         objective: Objective,
+        texts: Texts | None,
         accelerator: Accelerator,
         run: Path,
         step: int,
@@ -78,7 +81,9 @@ class Evaluations:
         )
         pick_mode(objective, self.sampler, "--eval-")  # before the first step
         count = options.eval_samples
-        self.labels = np.resize(dataset.labels[spread(len(dataset), count)], count)
+        rows = np.resize(spread(len(dataset), count), count).tolist()
+        self.labels = dataset.labels[rows]
+        self.conditions = conditions_of(dataset, rows, texts)
         device = accelerator.device
         with accelerator.local_main_process_first():  # the others wait while one downloads it
             network = create_network(options.eval_network, options.eval_network_weights)
@@ -97,18 +102,18 @@ class Evaluations:
         """Whether this step is one to evaluate."""
         return step % self.every == 0
 
-    def measure(self, model: Transformer, step: int) -> None:
+    def measure(self, model: Backbone, step: int) -> None:
         """Writes the metrics of the model's samples to the file and the trackers."""
         batches = generate_images(
             model,
             self.autoencoder,
-            self.labels,
+            self.conditions,
+            self._share(len(self.labels)),
             self.sampler,
             self.seed,
             self.objective,
             self.batch_size,
             self.precision,
-            indices=self._share(len(self.labels)),
         )
         features = gather(extract(self.network, batches, self.accelerator.device))
         if not self.accelerator.is_main_process:

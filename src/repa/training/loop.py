@@ -31,6 +31,7 @@ from repa.training.setup import (
     pick_workers,
     start,
 )
+from repa.training.texts import open_texts
 
 
 def train(options: TrainOptions) -> Path:
@@ -49,9 +50,10 @@ def train(options: TrainOptions) -> Path:
     device = accelerator.device
 
     torch.manual_seed(options.seed)  # the same initial weights on every process
-    model = build_model(options, dataset)
+    texts = open_texts(options, dataset, device)
+    model = build_model(options, dataset, texts)
     objective = build_objective(options, model)
-    make_batch, target_dims = build_batch_maker(options, dataset, model, device)
+    make_batch, target_dims = build_batch_maker(options, dataset, model, texts, device)
     module = TrainingModule(
         model,
         objective,
@@ -66,8 +68,8 @@ def train(options: TrainOptions) -> Path:
     optimizer = build_optimizer(options, module)
 
     run = options.output_dir / options.exp_name
-    state = new_state(options, dataset)
-    checkpoint, state = find_start(options, run, dataset, state, accelerator)
+    state = new_state(options, dataset, texts)
+    checkpoint, state = find_start(options, run, dataset, state, texts, accelerator)
     if checkpoint is not None:
         restore(checkpoint, module, ema.model, optimizer)
         accelerator.print(f"resuming {run} at step {state.step}")
@@ -75,7 +77,7 @@ def train(options: TrainOptions) -> Path:
     evaluations = None
     if options.eval_every and autoencoder is not None:
         evaluations = Evaluations(
-            options, dataset, autoencoder, objective, accelerator, run, state.step
+            options, dataset, autoencoder, objective, texts, accelerator, run, state.step
         )
     analyses = None
     if options.probe_every or options.align_every:
@@ -97,11 +99,15 @@ def train(options: TrainOptions) -> Path:
         process=accelerator.process_index,
         processes=accelerator.num_processes,
     )
-    visits = Visits(dataset, options.seed, make_batch.keys)
+    stored = texts.name if texts is not None and texts.encoder is None else None
+    in_words = texts is not None and texts.encoder is not None
+    visits = Visits(dataset, options.seed, make_batch.keys, stored, in_words)
     loader = visit_loader(visits, batches, pick_workers(options, device))
     previews = None
     if accelerator.is_main_process and autoencoder is not None:
-        previews = Previews(options, dataset, autoencoder, objective, device, run / "previews")
+        previews = Previews(
+            options, dataset, autoencoder, objective, texts, device, run / "previews"
+        )
     log = MetricsLog(run / "metrics.jsonl", accelerator, state.step, images_a_step)
     progress = tqdm(
         total=options.max_train_steps,

@@ -16,7 +16,7 @@ from repa.alignment import ALIGNMENT_LOSSES, projection_heads
 from repa.alignment.heads import ProjectionLayer
 from repa.diffusion import Objective
 from repa.errors import RepaError
-from repa.models import Transformer
+from repa.models import Backbone
 
 
 @dataclass
@@ -59,7 +59,7 @@ class TrainingModule(nn.Module):
 
     def __init__(
         self,
-        model: Transformer,
+        model: Backbone,
         objective: Objective,
         target_dims: Sequence[int] = (),
         encoder_depth: int = 8,
@@ -87,7 +87,7 @@ class TrainingModule(nn.Module):
         """
         t = self.objective.sample_time(batch.time_uniform)
         x_t = self.objective.add_noise(batch.x, batch.noise, t)
-        y = self.model.drop_labels(batch.y, batch.drop_uniform)
+        y = self.model.drop_condition(batch.y, batch.drop_uniform)
 
         depths = (self.encoder_depth,) if self.heads else ()
         prediction, hidden = self.model(x_t, t, y, capture=depths)

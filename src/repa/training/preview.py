@@ -11,8 +11,9 @@ from repa.config import SamplerOptions, TrainOptions
 from repa.data import ImageDataset
 from repa.devices import pick_precision
 from repa.diffusion import Objective
-from repa.models import Transformer
+from repa.models import Backbone
 from repa.sampling import generate_images, save_grid
+from repa.training.texts import Texts, conditions_of
 
 IMAGES = 32
 
@@ -26,6 +27,7 @@ class Previews:
         dataset: ImageDataset,
         autoencoder: Autoencoder,
         objective: Objective,
+        texts: Texts | None,
         device: torch.device,
         folder: Path,
     ):
@@ -33,15 +35,18 @@ class Previews:
         self.seed = options.seed
         self.objective = objective
         self.precision = pick_precision(options.mixed_precision, device)
-        self.labels = dataset.labels[:: max(1, len(dataset) // IMAGES)][:IMAGES]
+        chosen = range(0, len(dataset), max(1, len(dataset) // IMAGES))[:IMAGES]
+        self.count = len(chosen)
+        self.conditions = conditions_of(dataset, chosen, texts)
         self.folder = folder
 
-    def draw(self, model: Transformer, step: int) -> None:
+    def draw(self, model: Backbone, step: int) -> None:
         """Saves STEP.png."""
         batches = generate_images(
             model,
             self.autoencoder,
-            self.labels,
+            self.conditions,
+            range(self.count),
             SamplerOptions(num_steps=50),
             self.seed,
             self.objective,

@@ -12,6 +12,7 @@ from repa.checkpoints.folder import list_checkpoints
 from repa.config import TrainOptions
 from repa.data import ImageDataset
 from repa.errors import RepaError
+from repa.training.texts import Texts
 
 # Options that a run keeps, besides its model and data.
 KEPT = (
@@ -22,6 +23,7 @@ KEPT = (
     "projection_layer_type",
     "projection_loss_type",
     "target_norm",
+    "text_enc_type",
     "path_type",
     "prediction",
     "batch_size",
@@ -29,6 +31,7 @@ KEPT = (
 FLAGS = {  # that decide on arguments of the model
     "num_classes": "--num-classes",
     "class_dropout_prob": "--cfg-prob or --legacy",
+    "context_dropout_prob": "--cfg-prob or --legacy",
     "qk_norm": "--qk-norm",
 }
 
@@ -38,6 +41,7 @@ def find_start(
     run: Path,
     dataset: ImageDataset,
     wanted: CheckpointState,
+    texts: Texts | None,
     accelerator: Accelerator,
 ) -> tuple[Path | None, CheckpointState]:
     """The checkpoint to continue from and its state; None and `wanted` for a new run.
@@ -59,8 +63,9 @@ def find_start(
     manifest = dataset.manifest
     with accelerator.main_process_first():  # one translates, the others find it done
         checkpoint = continue_released(
-            run, options.resume_step, manifest.autoencoder, manifest.resolution, manifest.classes
-        )
+            run, options.resume_step, manifest.autoencoder, manifest.resolution, manifest.classes,
+            null_context=None if texts is None else texts.empty,
+        )  # fmt: skip
     try:
         state = _check_resumable(options, checkpoint, wanted)
     except RepaError:

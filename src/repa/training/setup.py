@@ -28,9 +28,10 @@ from repa.devices import pick_device, pick_precision
 from repa.diffusion import Objective, create_objective
 from repa.encoders import check_encoder_names, create_encoders
 from repa.errors import RepaError
-from repa.models import Transformer, create_model
+from repa.models import Backbone, MMDiT, create_model
 from repa.training.batches import BatchMaker
 from repa.training.targets import target_normalizations
+from repa.training.texts import Texts
 
 LEGACY_DROPOUT = 0.1  # of the release's model, besides the one that its early script did
 
@@ -120,32 +121,39 @@ def open_autoencoder(
         return None
 
 
-def build_model(options: TrainOptions, dataset: ImageDataset) -> Transformer:
-    """The backbone for the dataset's latents and classes, with random weights.
+def build_model(options: TrainOptions, dataset: ImageDataset, texts: Texts | None) -> Backbone:
+    """The backbone for the dataset's latents and classes or texts, with random weights.
 
     Raises:
         RepaError: if there is no such model.
     """
-    return create_model(options.model, **_model_arguments(options, dataset))
+    model = create_model(options.model, **_model_arguments(options, dataset, texts))
+    if texts is not None and isinstance(model, MMDiT):
+        model.null_context.copy_(texts.empty)
+    return model
 
 
-def build_objective(options: TrainOptions, model: Transformer) -> Objective:
+def build_objective(options: TrainOptions, model: Backbone) -> Objective:
     """What the backbone is trained for, besides alignment."""
     return create_objective(
         model.objective, options.path_type, options.prediction, options.weighting
     )
 
 
-def _model_arguments(options: TrainOptions, dataset: ImageDataset) -> dict[str, Any]:
+def _model_arguments(
+    options: TrainOptions, dataset: ImageDataset, texts: Texts | None
+) -> dict[str, Any]:
     channels, side, _ = dataset.manifest.autoencoder.latent_shape
-    return {
-        "input_size": side,
-        "in_channels": channels,
-        "num_classes": options.num_classes or dataset.num_classes,
-        "class_dropout_prob": _label_dropout(options),
-        "qk_norm": options.qk_norm,
-        "fused_attn": options.fused_attn,
-    }
+    arguments: dict[str, Any] = {"input_size": side, "in_channels": channels}
+    if texts is None:
+        arguments["num_classes"] = options.num_classes or dataset.num_classes
+        arguments["class_dropout_prob"] = _label_dropout(options)
+    else:
+        arguments["context_dim"] = texts.record.dim
+        arguments["context_length"] = texts.record.length
+        arguments["mask_padding"] = texts.record.mask_padding
+        arguments["context_dropout_prob"] = _label_dropout(options)
+    return arguments | {"qk_norm": options.qk_norm, "fused_attn": options.fused_attn}
 
 
 def _label_dropout(options: TrainOptions) -> float:
@@ -155,7 +163,11 @@ def _label_dropout(options: TrainOptions) -> float:
 
 
 def build_batch_maker(
-    options: TrainOptions, dataset: ImageDataset, model: Transformer, device: torch.device
+    options: TrainOptions,
+    dataset: ImageDataset,
+    model: Backbone,
+    texts: Texts | None,
+    device: torch.device,
 ) -> tuple[BatchMaker, list[int]]:
     """The batch maker, with encoders for what the dataset has not cached, and the token widths."""
     names = check_encoder_names(options.enc_type)
@@ -170,7 +182,10 @@ def build_batch_maker(
     normalizations = target_normalizations(
         options.target_norm, dataset, names, encoders, model.grid_size, device
     )
-    make = BatchMaker(dataset.manifest, names, encoders, model.grid_size, device, normalizations)
+    make = BatchMaker(
+        dataset.manifest, names, encoders, model.grid_size, device, normalizations,
+        None if texts is None else texts.encoder,
+    )  # fmt: skip
     return make, dims
 
 
@@ -186,16 +201,17 @@ def build_optimizer(options: TrainOptions, module: nn.Module) -> torch.optim.Opt
     )
 
 
-def new_state(options: TrainOptions, dataset: ImageDataset) -> CheckpointState:
+def new_state(options: TrainOptions, dataset: ImageDataset, texts: Texts | None) -> CheckpointState:
     """The state of a run at step 0."""
     return CheckpointState(
         step=0,
         model=options.model,
-        model_arguments=_model_arguments(options, dataset),
+        model_arguments=_model_arguments(options, dataset, texts),
         autoencoder=dataset.manifest.autoencoder,
         resolution=dataset.manifest.resolution,
         classes=dataset.manifest.classes,
         options=options.model_dump(mode="json"),
+        text=None if texts is None else texts.record,
         scaler=None,
         versions={
             "repa": repa.__version__,

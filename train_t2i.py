@@ -1,0 +1,8 @@
+"""The published text-to-image command: `accelerate launch train_t2i.py ...` trains an MMDiT."""
+
+import sys
+
+from repa.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", "--model=MMDiT-S/2", *sys.argv[1:]]))
