@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,8 +18,14 @@ from torch import Tensor
 
 import repa
 from repa.config import EvaluateOptions
-from repa.errors import RepaError
+from repa.errors import RepaError, first_line
 from repa.evaluation.class_accuracy import check_labels
+from repa.evaluation.clip_score import (
+    SCORE_COLUMNS,
+    find_prompts,
+    load_scorer,
+    score_prompts,
+)
 from repa.evaluation.compare import FRECHET, KERNEL, compare
 from repa.evaluation.images import ImageSet, digest, shown_size
 from repa.evaluation.kernel_distance import SUBSET_SIZE
@@ -29,7 +37,7 @@ from repa.evaluation.targets import check_targets, writing
 from repa.processes import start_processes
 from repa.sampling.archive import read_request
 
-NEAREST = ("memorized", "nearest_distance")  # what `--nearest` adds to the metrics
+ADDED = ("memorized", "nearest_distance", "clip_score")  # to the network's metrics, where wanted
 
 
 def run_evaluate(options: EvaluateOptions) -> None:
@@ -42,6 +50,7 @@ def run_evaluate(options: EvaluateOptions) -> None:
 def evaluate(options: EvaluateOptions) -> dict[str, Any] | None:
     """Measures samples against a reference, and writes the result where `--output` says.
 
+    Of samples of texts it also measures how well they show these (`repa.evaluation.clip_score`).
     Started on several processes, each computes the features of its share of the images.
 
     Returns:
@@ -49,16 +58,20 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any] | None:
 
     Raises:
         RepaError: if a set of images, statistics or the network cannot be had, a set is too small,
-            features or a metric are not finite, or a result must not or cannot be written.
+            features or a metric are not finite, prompts do not fit, or a result must not or cannot
+            be written.
     """
     check_targets(options)
+    _check_scores_target(options)
     if options.nearest is not None:
         check_images(options.reference)
     state = start_processes(options.device)
     images = ImageSet(options.samples)
     check_count("samples", images.path, len(images), options.neighbors)
+    prompts = find_prompts(options, len(images))
     with state.local_main_process_first():  # the others wait while one downloads the network
         network = create_network(options.network, options.network_weights).to(state.device)
+        scorer = None if prompts is None else load_scorer(options.clip, options.clip_weights)
     check_labels(f"the samples {images.path}", images.labels, network)
     with ThreadPoolExecutor(1) as background:  # hashing large files takes as long as reading them
         paths = (options.samples, options.reference) if state.is_main_process else ()
@@ -67,11 +80,17 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any] | None:
             options.reference, network, state.device, options.batch_size, options.neighbors
         )
         samples = features_of(images, network, state.device, options.batch_size, "samples")
+        scored = None
+        if prompts is not None and scorer is not None:
+            scorer = scorer.to(state.device)
+            scored = score_prompts(scorer, images, prompts, options.batch_size, state)
         if not state.is_main_process:
             return None
         if options.save_stats is not None:
             save_reference(options.save_stats, reference, network)
         for line in _remarks(images, samples, reference, network):
+            print(line)
+        for line in () if scored is None else scored.remarks():
             print(line)
         metrics = _finite_metrics(options, reference, samples, network, state.device, images.labels)
         metrics |= _find_copies(options, images, samples, reference, state.device)
@@ -89,14 +108,18 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any] | None:
             "stored_statistics": reference.stored,
         },
         **metrics,
+        **({} if scored is None else scored.record()),
         "neighbors": options.neighbors,
         "seed": options.seed,
         "versions": {
             "repa": repa.__version__,
             "torch": torch.__version__,
             network.library: version(network.library),
+            **({} if scored is None else {"transformers": version("transformers")}),
         },
     }
+    if options.prompt_scores is not None and scored is not None:
+        scored.save(options.prompt_scores)
     if options.output is not None:
         with writing("--output", options.output) as file:
             file.write(json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
@@ -194,7 +217,7 @@ def _print_table(result: Mapping[str, Any]) -> None:
         **{name: f"{result[name]:.4f}" for name in ("network_accuracy",) if name in result},
         "samples": f"{result['samples']['count']:,} images",
         "reference": ", ".join(known),
-        **{name: f"{result[name]:.5f}" for name in (*wanted, *NEAREST) if name in result},
+        **{name: f"{result[name]:.5f}" for name in (*wanted, *ADDED) if name in result},
     }
     for name, value in rows.items():
         print(f"{name:20}{value}")
@@ -204,3 +227,42 @@ def _print_table(result: Mapping[str, Any]) -> None:
         print("left out, as the labels of the samples are not known: class_accuracy")
     if left_out:
         print(f"left out, as the reference has no features for them: {', '.join(left_out)}")
+
+
+def _check_scores_target(options: EvaluateOptions) -> None:
+    """Finds out before the work that `--prompt-scores` must not or cannot be written.
+
+    Raises:
+        RepaError: if it lies in what is read, is also `--output`, exists and is no former file of
+            its kind, or cannot be made.
+    """
+    path = options.prompt_scores
+    if path is None:
+        return
+    flag = f"--prompt-scores {path}"
+    if path.suffix != ".csv":
+        raise RepaError(f"{flag}: expected a name that ends in .csv")
+    try:
+        place = Path(os.path.realpath(path))
+        for folder in (options.samples, options.reference):
+            if folder.is_dir() and Path(os.path.realpath(folder)) in place.parents:
+                raise RepaError(f"{flag} lies in {folder}, which is read: choose another folder")
+        if options.output is not None and Path(os.path.realpath(options.output)) == place:
+            raise RepaError(f"{flag} and --output are one file: give each a name of its own")
+        if path.exists() and not _is_scores(path):
+            raise RepaError(
+                f"{flag} exists and is no former list of repa evaluate: choose another name or "
+                "delete it"
+            )
+        made = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+        tempfile.TemporaryFile(dir=made).close()
+    except (OSError, ValueError) as error:  # such as a name with a zero byte
+        raise RepaError(f"{flag} cannot be written: {first_line(error)}") from None
+
+
+def _is_scores(path: Path) -> bool:
+    header = ",".join(SCORE_COLUMNS).encode() + b"\n"
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(header)) == header

@@ -20,6 +20,7 @@ from repa.data.format import MANIFEST
 from repa.data.images import decode_image
 from repa.data.released import is_released_layout
 from repa.data.sources import Source, open_source
+from repa.data.uvit import is_uvit_layout
 from repa.errors import RepaError
 from repa.evaluation.npz import NpzImages
 
@@ -47,7 +48,7 @@ class ImageSet:
         self.size: tuple[int, int]
         self.classes: tuple[str, ...] | None = None
         self._read: Callable[[range, int], Iterator[np.ndarray]]  # batches (n, 3, H, W)
-        if (path / MANIFEST).exists() or is_released_layout(path):
+        if (path / MANIFEST).exists() or is_released_layout(path) or is_uvit_layout(path):
             self._dataset = open_dataset(path)
             self._count, self._read = len(self._dataset), self._from_dataset
             self.size = (self._dataset.manifest.resolution,) * 2
