@@ -26,6 +26,11 @@ from repa.config import (
 
 
 def _demo(options: DemoOptions) -> None:
+    if options.text:
+        from repa.demo_text import run_text_demo
+
+        run_text_demo(options)
+        return
     from repa.demo import run_demo
 
     run_demo(options)

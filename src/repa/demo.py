@@ -49,6 +49,7 @@ RUNS = {"baseline": "none", "repa": TARGET}  # name: --enc-type
 GRID_SIZE, ENCODER_DEPTH = 8, 3
 CHECKPOINTS = 4  # points of the curves over training
 MIDDLE = 0.5  # the time of these curves, and of the summary
+STEPS = 800  # unless told otherwise
 SAMPLING_STEPS = 25
 EVALUATED = 200  # images sampled at each of these points
 BATCH = 100  # images sampled or judged at a time
@@ -91,7 +92,7 @@ def run_demo(options: DemoOptions) -> None:
     data, val = (_prepare(out, split, device) for split in ("train", "val"))
     _keep_reference(out, device)
 
-    print(f"2/4 train: the same model twice, {options.steps} steps", flush=True)
+    print(f"2/4 train: the same model twice, {_steps(options)} steps", flush=True)
     runs = {name: train(_train_options(options, name, device)) for name in RUNS}
 
     print(f"3/4 sample: {options.num_samples} images from each", flush=True)
@@ -105,7 +106,7 @@ def run_demo(options: DemoOptions) -> None:
         name: _summary(runs[name], judged[name] or {}, analyzed) for name in RUNS
     }
     summary["settings"] = {
-        "steps": options.steps,
+        "steps": _steps(options),
         "seed": options.seed,
         "samples": options.num_samples,
         "training_images": len(data),
@@ -122,6 +123,10 @@ def run_demo(options: DemoOptions) -> None:
     page = _report(options, list(runs.values()), data)
     _print_table(summary)
     print(f"\nreport: {page.resolve()}")
+
+
+def _steps(options: DemoOptions) -> int:
+    return options.steps or STEPS
 
 
 def _prepare(out: Path, split: str, device: torch.device) -> PreparedDataset:
@@ -151,16 +156,16 @@ def _train_options(options: DemoOptions, name: str, device: torch.device) -> Tra
         fused_attn=device.type != "cpu",  # slower there: benchmarks/cpu_choices.py
         encoder_depth=ENCODER_DEPTH,
         projector_dim=512,
-        max_train_steps=options.steps,
+        max_train_steps=_steps(options),
         batch_size=32,
         learning_rate=1e-3,
         ema_decay=0.99,
         seed=options.seed,
         device=options.device,
-        logging_steps=max(1, options.steps // 30),
-        checkpointing_steps=max(1, options.steps // CHECKPOINTS),
-        sampling_steps=max(1, options.steps // CHECKPOINTS),
-        eval_every=max(1, options.steps // CHECKPOINTS),
+        logging_steps=max(1, _steps(options) // 30),
+        checkpointing_steps=max(1, _steps(options) // CHECKPOINTS),
+        sampling_steps=max(1, _steps(options) // CHECKPOINTS),
+        eval_every=max(1, _steps(options) // CHECKPOINTS),
         eval_samples=min(EVALUATED, options.num_samples),
         eval_reference=options.out / REFERENCE,
         eval_network=JUDGE,
@@ -259,7 +264,7 @@ def _report(options: DemoOptions, runs: list[Path], data: PreparedDataset) -> Pa
     return write_report(
         Comparison(records, read_analysis(options.out / "analysis", records)),
         options.out,
-        title=f"What representation alignment did in {options.steps} steps",
+        title=f"What representation alignment did in {_steps(options)} steps",
         lead=LEAD.format(depth=ENCODER_DEPTH, target=TARGET, judge=JUDGE),
         credit=CREDIT,
         real_images=real,

@@ -24,6 +24,7 @@ METRICS = {  # key in an evaluation: name, whether higher is better
     "precision": ("precision", True),
     "recall": ("recall", True),
     "class_accuracy": ("class accuracy", True),
+    "clip_score": ("CLIP score", True),
 }
 DISTANCES = ("fid", "frechet_distance", "fd_dinov2")  # a network has one of them
 

@@ -21,6 +21,7 @@ from repa.report.figures import write_chart, write_table
 from repa.report.html import figures, paragraph, section
 from repa.report.overview import overview
 from repa.report.pictures import sample_grids
+from repa.report.prompts import Drawing, drawings_html
 from repa.report.runs import RunRecord
 from repa.report.sections import analysis_tables, evaluation_tables, overview_table, representations
 from repa.report.training_charts import training_charts
@@ -37,6 +38,7 @@ def write_report(
     lead: str | None = None,
     credit: str | None = None,
     real_images: Path | None = None,
+    drawings: Sequence[Drawing] = (),
 ) -> Path:
     """Writes FOLDER/report.html and FOLDER/figures/NAME.{svg,png,csv}.
 
@@ -47,6 +49,7 @@ def write_report(
         lead: a sentence or two below it, as plain text.
         credit: a line at the foot, such as whose pictures are shown.
         real_images: a grid of real images to show beside the samples.
+        drawings: what was drawn for texts.
 
     Returns:
         The page's path.
@@ -62,7 +65,7 @@ def write_report(
         "training": training_charts(groups),
     }
     tables = analysis_tables(comparison)
-    page = _page(comparison, charts, tables, title, lead, credit, real_images)
+    page = _page(comparison, charts, tables, title, lead, credit, real_images, drawings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / PAGE, page.encode())
@@ -83,12 +86,14 @@ def _page(
     lead: str | None,
     credit: str | None,
     real_images: Path | None,
+    drawings: Sequence[Drawing],
 ) -> str:
     runs = comparison.runs
     title = title or _default_title(runs)
     sections = {
         "overview": ("Overview", overview_table(overview(comparison), comparison.means.runs)),
         "differences": ("What differs", options(runs)),
+        "drawings": ("Drawn from texts", drawings_html(drawings)),
         "samples": ("Samples over training", sample_grids(runs, real_images)),
         "evaluation": (
             "Quality of samples",
