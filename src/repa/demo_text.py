@@ -48,6 +48,16 @@ SHOWN = {  # on the page, besides some others
     "val": (),
 }
 PICTURED = 16  # of each kind
+OTHERS = (
+    "red heart",
+    "blue heart",
+    "green apple",
+    "yellow circle",
+    "red car",
+    "happy face",
+    "sad face",
+    "white flag",
+)  # drawn besides: no picture is called so
 CHANCE = 0.5
 
 LEAD = (
@@ -91,7 +101,11 @@ def run_text_demo(options: DemoOptions) -> None:
     run = train(_train_options(options, device))
 
     print("3/4 draw: names that it was trained with, and held-out ones", flush=True)
-    drawn = {split: _draw(options, split, own, device) for split, own in names.items()}
+    drawn = {
+        split: _draw(options, split, [own.texts[i] for i in own.drawn], device)
+        for split, own in names.items()
+    }
+    others = _draw(options, "others", OTHERS, device)
 
     print(f"4/4 measure: {JUDGE} compares drawings with the real images", flush=True)
     summary: dict[str, Any] = {
@@ -120,7 +134,10 @@ def run_text_demo(options: DemoOptions) -> None:
         title=f"Emoji drawn from their names after {options.steps or STEPS} steps",
         lead=LEAD.format(text=TEXT, target=TARGET, judge=JUDGE, depth=ENCODER_DEPTH, **shares),
         credit=CREDIT,
-        drawings=[d for split, own in names.items() for d in _pictured(split, drawn[split], own)],
+        drawings=[
+            *(d for split, own in names.items() for d in _pictured(split, drawn[split], own)),
+            *(Drawing(text, image) for text, image in zip(OTHERS, others, strict=True)),
+        ],
     )
     for split, kind in (("train", "trained names"), ("val", "held-out names")):
         found = summary[split]
@@ -173,12 +190,14 @@ def _train_options(options: DemoOptions, device: torch.device) -> TrainOptions:
     )
 
 
-def _draw(options: DemoOptions, split: str, names: Names, device: torch.device) -> np.ndarray:
+def _draw(
+    options: DemoOptions, which: str, texts: Sequence[str], device: torch.device
+) -> np.ndarray:
     """The drawings (n, R, R, 3) uint8."""
-    name = options.out / "samples" / split
+    name = options.out / "samples" / which
     prompts = name.with_suffix(".txt")
     prompts.parent.mkdir(parents=True, exist_ok=True)
-    prompts.write_text("".join(f"{names.texts[i]}\n" for i in names.drawn), encoding="utf-8")
+    prompts.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     run_sample(
         SampleOptions(
             ckpt=options.out / "runs" / RUN,

@@ -23,7 +23,7 @@ class Drawing:
         prompt: the text.
         image: what was drawn, (H, W, 3) uint8.
         real: the text's own real image, of the same shape, if there is one.
-        held_out: whether no image of this text was trained on.
+        held_out: whether its real image was not trained on.
     """
 
     prompt: str
@@ -34,11 +34,13 @@ class Drawing:
 
 def drawings_html(found: Sequence[Drawing]) -> str:
     """Each text with its pictures, those that were trained on first."""
+    real = [d for d in found if d.real is not None]
     kinds = {
-        "Texts that it was trained with": [d for d in found if not d.held_out],
-        "Held-out texts: no image of them was trained on": [d for d in found if d.held_out],
+        "Texts that it was trained with": [d for d in real if not d.held_out],
+        "Held-out texts: no image of them was trained on": [d for d in real if d.held_out],
+        "Other texts, which have no real image": [d for d in found if d.real is None],
     }
-    parts = [paragraph("Left what was drawn, right the real image.", "note")] if found else []
+    parts = [paragraph("Left what was drawn, right the real image.", "note")] if real else []
     for title, own in kinds.items():
         if own:
             figures = "".join(map(_figure, own))
