@@ -1,6 +1,7 @@
 """MMDiT from captions to samples: a small CLIP, real emoji and their names."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,20 @@ def test_captions_may_be_encoded_while_it_trains(run, clip, data, tmp_path: Path
     ):
         assert ours["loss"] == pytest.approx(theirs["loss"], abs=2e-3)
     assert (other / "previews" / "0000004.png").exists()
+
+
+def test_it_does_not_go_on_with_texts_of_another_encoder(run, data, tmp_path, capsys) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["text"]["clip-vit-l"]["weights"] = "0123456789abcdef"
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    words = ["train", f"--data-dir={other}", f"--output-dir={tmp_path}", "--exp-name=run"]
+    words += ["--model=MMDiT-Ti/8", f"--enc-type={TARGET}", "--encoder-depth=2", "--device=cpu"]
+    words += ["--projector-dim=32", "--batch-size=8", "--max-train-steps=6", "--report-to=none"]
+    assert main(words) == 2
+    assert "(different: the text encoder's weights)" in capsys.readouterr().err
 
 
 def sample(ckpt: Path, out: Path, *arguments: str) -> tuple[np.ndarray, list[dict]]:

@@ -121,6 +121,8 @@ def _check_resumable(
         for name in ours
         if name != "fused_attn" and theirs.get(name) != ours[name]
     ]
+    if found.text and wanted.text and _are_others(found.text.weights, wanted.text.weights):
+        differing.append("the text encoder's weights")
     differing += [
         "--" + name.replace("_", "-")
         for name in KEPT
@@ -137,3 +139,8 @@ def _check_resumable(
             "name or folder for this run"
         )
     return wanted.model_copy(update={"step": found.step, "scaler": found.scaler})
+
+
+def _are_others(one: str, other: str) -> bool:
+    """Whether two fingerprints are of different weights; "" is of unknown ones."""
+    return bool(one and other) and one != other
