@@ -44,20 +44,12 @@ SAMPLING_STEPS, GUIDANCE = 25, 3.0
 BATCH = 100
 NAMES = 200  # drawn and measured of each kind, at most
 SHOWN = {  # on the page, besides some others
-    "train": ("heavy black heart", "cat face", "banana", "police car"),
-    "val": (),
+    "train": ("heavy black heart", "cat face", "banana", "airplane"),
+    "val": ("green heart", "cat", "house building", "doughnut"),
 }
 PICTURED = 16  # of each kind
-OTHERS = (
-    "red heart",
-    "blue heart",
-    "green apple",
-    "yellow circle",
-    "red car",
-    "happy face",
-    "sad face",
-    "white flag",
-)  # drawn besides: no picture is called so
+# Drawn besides; no picture is called so.
+OTHERS = ("red heart", "blue heart", "green apple", "yellow circle", "red car", "happy face")
 CHANCE = 0.5
 
 LEAD = (
