@@ -11,6 +11,7 @@ from repa.diffusion import DDPM, FlowMatching, GuidedModel
 from repa.errors import RepaError
 from repa.models import DiT, SiT
 from repa.sampling import generate_images, generate_latents, save_grid
+from repa.sampling.conditions import of_labels
 from repa.sampling.generate import pick_mode
 from repa.sampling.noise import ImageNoise
 
@@ -27,7 +28,11 @@ def model() -> SiT:
 def sample(count: int, batch_size: int, seed: int = 0, **options) -> torch.Tensor:
     labels = np.arange(count) % 4
     sampler = SamplerOptions(**({"num_steps": 4} | options))
-    batches = generate_images(model(), Pixels(), labels, sampler, seed, FlowMatching(), batch_size)
+    conditions = of_labels(labels)
+    every = range(count)
+    batches = generate_images(
+        model(), Pixels(), conditions, every, sampler, seed, FlowMatching(), batch_size
+    )
     return torch.cat(list(batches))
 
 
@@ -80,15 +85,17 @@ def test_the_model_runs_as_often_as_it_must(options, singles: int, doubles: int)
     net, rows = model(), []
     net.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
     sampler = SamplerOptions(**({"num_steps": 10} | options))
-    list(generate_images(net, Pixels(), np.zeros(3, int), sampler, 0, FlowMatching(), 3))
+    labels = of_labels(np.zeros(3, int))
+    list(generate_images(net, Pixels(), labels, range(3), sampler, 0, FlowMatching(), 3))
     assert (rows.count(3), rows.count(6), len(rows)) == (singles, doubles, singles + doubles)
 
 
 def test_some_of_the_images_are_the_same_as_among_all() -> None:
     whole = sample(7, 7)
     sampler = SamplerOptions(num_steps=4)
-    arguments = (model(), Pixels(), np.arange(7) % 4, sampler, 0, FlowMatching(), 2)
-    some = torch.cat(list(generate_images(*arguments, indices=range(1, 7, 2))))
+    labels, few = of_labels(np.arange(7) % 4), range(1, 7, 2)
+    batches = generate_images(model(), Pixels(), labels, few, sampler, 0, FlowMatching(), 2)
+    some = torch.cat(list(batches))
     assert (some.int() - whole[1::2].int()).abs().max() <= 1
 
 
