@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +155,7 @@ def test_what_does_not_fit_is_refused(run, clip, data, tmp_path: Path, capsys) -
         "give one of --prompt": ["--prompt", "a", f"--captions={data}"],
         "has other weights than the one": ["--prompt", "a", f"--text-encoder-weights={other}"],
         "--classes: MMDiT-Ti/8 draws texts": ["--classes=1", "--prompt", "a"],
+        "it has neither captions nor tokens of clip-vit-l": [f"--captions={emoji_files(tmp_path)}"],
         "no line with a text in it": [f"--prompts-file={tmp_path / 'empty.txt'}"],
         "latin.txt: 'utf-8' codec": [f"--prompts-file={tmp_path / 'latin.txt'}"],
         "--seeding official: the release draws no MMDiT-Ti/8": [
@@ -162,23 +165,34 @@ def test_what_does_not_fit_is_refused(run, clip, data, tmp_path: Path, capsys) -
     for message, arguments in cases.items():
         assert main([*words, *arguments]) == 2
         assert message in capsys.readouterr().err
+    published = Path(__file__).parents[1] / "generate.py"
+    done = subprocess.run(
+        [sys.executable, str(published), f"--ckpt={run}", "--device=cpu"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "is a MMDiT-Ti/8, which draws texts: `repa sample --prompt`" in done.stderr
     assert not (tmp_path / "a.partial").exists()
 
 
-def test_a_dataset_without_captions_is_refused(run, emoji_dir, tmp_path: Path, capsys) -> None:
-    words = ["train", f"--output-dir={tmp_path}", "--exp-name=a", "--model=MMDiT-Ti/8"]
-    words += ["--enc-type=none", "--max-train-steps=1", "--device=cpu", "--report-to=none"]
-    from_files = tmp_path / "images" / "heart"
-    from_files.mkdir(parents=True)
+def emoji_files(folder: Path) -> Path:
+    """A dataset of images without captions."""
+    images = folder / "images" / "red"
+    images.mkdir(parents=True)
     for i in range(8):
-        Image.new("RGB", (32, 32), (i, 0, 0)).save(from_files / f"{i}.png")
-    prepare = ["prepare", f"--source={tmp_path / 'images'}", f"--dest={tmp_path / 'data'}"]
+        Image.new("RGB", (32, 32), (i, 0, 0)).save(images / f"{i}.png")
+    prepare = ["prepare", f"--source={images.parent}", f"--dest={folder / 'data'}"]
     prepare += ["--resolution=32", "--autoencoder=pixel", "--num-workers=0", "--device=cpu"]
     assert main(prepare) == 0
-    assert main([*words, f"--data-dir={tmp_path / 'data'}"]) == 2
-    assert f"--text-enc-type clip-vit-l: {tmp_path / 'data'} has no captions" in (
-        capsys.readouterr().err
-    )
+    return folder / "data"
+
+
+def test_a_dataset_without_captions_is_refused(tmp_path: Path, capsys) -> None:
+    data = emoji_files(tmp_path)
+    words = ["train", f"--output-dir={tmp_path}", "--exp-name=a", "--model=MMDiT-Ti/8"]
+    words += ["--enc-type=none", "--max-train-steps=1", "--device=cpu", "--report-to=none"]
+    assert main([*words, f"--data-dir={data}"]) == 2
+    assert f"--text-enc-type clip-vit-l: {data} has no captions" in capsys.readouterr().err
 
 
 def test_hidden_states_are_looked_into(run, data, tmp_path: Path) -> None:

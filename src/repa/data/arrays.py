@@ -5,12 +5,18 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
+
+
+# Python's parser, which numpy reads headers with, now and then fails in several threads at once
+# ("AST constructor recursion depth mismatch", python/cpython issue 106905).
+_PARSING = threading.Lock()
 
 
 class ArrayWriter:
@@ -88,7 +94,8 @@ def map_array(path: Path) -> np.ndarray:
     Raises:
         Exception: whatever numpy makes of a missing or broken file.
     """
-    array = np.load(path, mmap_mode="r", allow_pickle=False)  # checks the file, finds the offset
+    with _PARSING:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # checks it, finds the offset
     size = array.offset + array.nbytes
     mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
     result = mapped[array.offset :].view(array.dtype).reshape(array.shape)

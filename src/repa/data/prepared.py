@@ -46,6 +46,7 @@ class PreparedDataset:
         self.manifest: Manifest = manifest
         self._ends = list(itertools.accumulate(shard.images for shard in manifest.shards))
         self._shards: dict[int, dict[str, np.ndarray]] = {}
+        self._captions: dict[int, list[list[str]]] = {}
         self._texts: dict[tuple[int, str], tuple[np.ndarray, np.ndarray]] = {}
         self._empty_texts: dict[str, np.ndarray] = {}
 
@@ -92,7 +93,9 @@ class PreparedDataset:
             return []
         path = shard_folder(self.folder, shard) / CAPTIONS
         try:
-            return json.loads(path.read_text(encoding="utf-8"))[row]
+            if shard not in self._captions:  # a file of some megabyte takes a while to parse
+                self._captions[shard] = json.loads(path.read_text(encoding="utf-8"))
+            return self._captions[shard][row]
         except (OSError, ValueError, LookupError) as error:
             raise RepaError(f"damaged dataset: {path}: {error}") from None
 
@@ -133,7 +136,8 @@ class PreparedDataset:
         return self._empty_texts[name]
 
     def __getstate__(self) -> dict:  # a worker maps the files for itself
-        return {**self.__dict__, "_shards": {}, "_texts": {}, "_empty_texts": {}}
+        mapped = ("_shards", "_captions", "_texts", "_empty_texts")
+        return self.__dict__ | {name: {} for name in mapped}
 
     def _locate(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -54,6 +55,10 @@ def choose_prompts(options: DrawOptions, state: CheckpointState, device: torch.d
         dataset = open_dataset(options.captions)
         if name in dataset.manifest.text:
             return _stored(dataset, name, state)
+        if not dataset.manifest.has_captions:
+            raise RepaError(
+                f"--captions {options.captions}: it has neither captions nor tokens of {name}"
+            )
         texts = [(dataset.captions(i) or [""])[0] for i in range(len(dataset))]
     else:
         texts = _texts(options)
@@ -63,7 +68,8 @@ def choose_prompts(options: DrawOptions, state: CheckpointState, device: torch.d
     def tokens(numbers: Sequence[int]) -> Tensor:
         return encoder([texts[number] for number in numbers])
 
-    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    decisive = json.dumps([name, encoder.fingerprint, texts])
+    digest = hashlib.sha256(decisive.encode()).hexdigest()
     return Prompts(len(texts), texts, tokens, lambda: encoder([""])[0], digest)
 
 

@@ -10,6 +10,7 @@ from repa.checkpoints import RELEASED_NAME, CheckpointState, objective_of
 from repa.config import GenerateOptions
 from repa.config.sample import ObsoleteOptions
 from repa.errors import RepaError
+from repa.models import Transformer
 from repa.processes import start_processes
 from repa.sampling.command import draw_samples, open_model
 from repa.sampling.generate import pick_mode
@@ -32,6 +33,8 @@ def run_generate(options: GenerateOptions) -> None:
         note_obsolete(options)
     ckpt = options.ckpt or RELEASED_NAME
     model, state = open_model(options, ckpt, processes)
+    if not isinstance(model, Transformer):
+        raise RepaError(f"{ckpt} is a {state.model}, which draws texts: `repa sample --prompt`")
     for option, found in (("resolution", state.resolution), ("num_classes", model.num_classes)):
         wanted = getattr(options, option)
         if wanted not in (None, found):
