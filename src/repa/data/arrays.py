@@ -13,10 +13,9 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-
 # Python's parser, which numpy reads headers with, now and then fails in several threads at once
 # ("AST constructor recursion depth mismatch", python/cpython issue 106905).
-_PARSING = threading.Lock()
+PARSING = threading.Lock()
 
 
 class ArrayWriter:
@@ -94,7 +93,7 @@ def map_array(path: Path) -> np.ndarray:
     Raises:
         Exception: whatever numpy makes of a missing or broken file.
     """
-    with _PARSING:
+    with PARSING:
         array = np.load(path, mmap_mode="r", allow_pickle=False)  # checks it, finds the offset
     size = array.offset + array.nbytes
     mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()

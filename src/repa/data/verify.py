@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from repa.data.arrays import checksum
+from repa.data.arrays import PARSING, checksum
 from repa.data.features import FEATURES, SCALE
 from repa.data.format import (
     CAPTIONS,
@@ -109,7 +109,8 @@ def _empty_text_problems(folder: Path, manifest: Manifest) -> dict[str, str]:
 
 def _misfit(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> str | None:
     """How an array differs from the type and shape that it should have."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    with PARSING:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     if (array.dtype, array.shape) == (dtype, shape):
         return None
     return f"{array.dtype} {array.shape}; expected {dtype} {shape}"
@@ -135,7 +136,8 @@ def _expected_rows(path: Path, record: ShardRecord) -> int | None:
     starts = path.with_name(f"{STARTS}.npy")
     if not starts.exists() or checksum(starts) != record.sha256.get(starts.name):
         return None
-    return int(np.load(starts, allow_pickle=False)[-1])
+    with PARSING:
+        return int(np.load(starts, allow_pickle=False)[-1])
 
 
 def _expected(manifest: Manifest, name: str, rows: int) -> tuple[np.dtype, tuple[int, ...]]:
