@@ -51,4 +51,4 @@ lock:
 		--no-header --no-annotate --extra demo --extra hf --extra dev --extra build pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf .venv repa-demo convergence convergence-cpu
+	rm -rf .venv repa-demo repa-demo-text convergence convergence-cpu

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from repa.training import train
 RESOLUTION, GRID_SIZE, ENCODER_DEPTH = 32, 8, 3
 TARGET, JUDGE, TEXT = "efficientnet-lite0", "efficientnet-lite2", "minilm"
 RUN = "text"
+OUT = Path("repa-demo-text")  # unless told otherwise
 STEPS = 2500
 SAMPLING_STEPS, GUIDANCE = 25, 3.0
 BATCH = 100
@@ -84,6 +86,8 @@ def run_text_demo(options: DemoOptions) -> None:
         RepaError: if the packages of the `demo` extra are missing, or `--out` holds another demo.
     """
     started = time.perf_counter()
+    if "out" not in options.model_fields_set:  # beside the other demo
+        options = options.model_copy(update={"out": OUT})
     device = pick_device(options.device)
 
     print(f"1/4 prepare: emoji at {RESOLUTION} px, {TARGET} tokens, names by {TEXT}", flush=True)

@@ -13,7 +13,10 @@ from repa.config.base import RunOptions
 class DemoOptions(RunOptions):
     """Train small models on emoji, plain and with REPA or from names, and report what they did."""
 
-    out: Path = Field(Path("repa-demo"), description="folder of everything the demo makes")
+    out: Path = Field(
+        Path("repa-demo"),
+        description="folder of everything the demo makes; with --text repa-demo-text",
+    )
     text: bool = Field(False, description="draw emoji from their names (MMDiT) instead of by class")
     steps: PositiveInt | None = Field(
         None,
