@@ -39,7 +39,12 @@ def of_captions(
     def conditions(indices: Sequence[int]) -> Tensor:
         rows = [images[i] for i in indices]
         if encoder is not None:
-            return encoder([(dataset.captions(row) or [""])[0] for row in rows])
+            return encoder([first_caption(dataset, row) for row in rows])
         return torch.from_numpy(dataset.read_text(name, rows, [0.0] * len(rows)))
 
     return conditions
+
+
+def first_caption(dataset: ImageDataset, index: int) -> str:
+    """The first caption of an image, or the empty one."""
+    return next(iter(dataset.captions(index)), "")

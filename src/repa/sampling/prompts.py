@@ -15,6 +15,7 @@ from repa.config import DrawOptions
 from repa.data import ImageDataset, open_dataset
 from repa.errors import RepaError
 from repa.models import MMDiT
+from repa.sampling.conditions import first_caption, of_captions
 from repa.text import create_text_encoder
 
 
@@ -59,7 +60,7 @@ def choose_prompts(options: DrawOptions, state: CheckpointState, device: torch.d
             raise RepaError(
                 f"--captions {options.captions}: it has neither captions nor tokens of {name}"
             )
-        texts = [(dataset.captions(i) or [""])[0] for i in range(len(dataset))]
+        texts = [first_caption(dataset, i) for i in range(len(dataset))]
     else:
         texts = _texts(options)
     encoder = create_text_encoder(name, options.text_encoder_weights).to(device)
@@ -100,11 +101,9 @@ def _stored(dataset: ImageDataset, name: str, state: CheckpointState) -> Prompts
     _check(name, record.dim, record.weights, state)
     texts = None
     if dataset.manifest.has_captions:
-        texts = [(dataset.captions(i) or [""])[0] for i in range(len(dataset))]
+        texts = [first_caption(dataset, i) for i in range(len(dataset))]
 
-    def tokens(numbers: Sequence[int]) -> Tensor:
-        first = [0.0] * len(numbers)
-        return torch.from_numpy(dataset.read_text(name, numbers, first))
+    tokens = of_captions(dataset, range(len(dataset)), name, None)
 
     def empty() -> Tensor:
         return torch.from_numpy(dataset.empty_text(name).copy())
