@@ -5,4 +5,4 @@ import sys
 from repa.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main(["train", "--model=MMDiT-S/2", *sys.argv[1:]]))
+    sys.exit(main(["train", *sys.argv[1:]], {"model": "MMDiT-S/2"}))

@@ -46,10 +46,13 @@ def test_switches_can_be_turned_off() -> None:
     assert train_options("--qk-norm").qk_norm is True
 
 
-def test_the_command_line_overrides_the_recipe(tmp_path: Path) -> None:
+def test_the_command_line_overrides_the_recipe_and_that_the_defaults(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("batch-size: 32\nproj_coeff: 1.5\nqk_norm: true\n")
-    options = train_options("--config", str(recipe), "--batch-size", "64")
+    arguments = [*REQUIRED, "--config", str(recipe), "--batch-size", "64"]
+    defaults = {"batch_size": 1, "proj_coeff": 9.0, "encoder_depth": 4}
+    options = parse_options(TrainOptions, arguments, "repa train", defaults)
+    assert options.encoder_depth == 4
     assert (options.batch_size, options.proj_coeff, options.qk_norm) == (64, 1.5, True)
 
 
@@ -78,6 +81,29 @@ def test_options_that_contradict_each_other_are_refused() -> None:
     arguments = ["--ckpt", "c", "--guidance-low", "0.8", "--guidance-high", "0.2"]
     with pytest.raises(RepaError, match=r"--guidance-low 0\.8 is above --guidance-high 0\.2"):
         parse_options(SampleOptions, arguments, "repa sample")
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "message"),
+    [
+        ("SiT-B/2", ["--text-enc-type", "t5-small"], "--text-enc-type t5-small: SiT-B/2 takes cl"),
+        ("DiT-B/2", ["--text-encoder-weights", "a"], "--text-encoder-weights a: DiT-B/2 takes cl"),
+        ("MMDiT-S/2", ["--num-classes", "8"], "--num-classes 8: MMDiT-S/2 takes texts, not class"),
+    ],
+)
+def test_options_of_another_kind_of_model_are_refused(model, given, message, capsys) -> None:
+    assert main(["train", *REQUIRED, "--model", model, *given]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"repa train: error: {message}")
+    assert error.endswith("; leave it out\n")
+
+
+def test_a_run_of_classes_can_be_repeated_by_its_recipe(tmp_path: Path) -> None:
+    """Which has every option, those of texts too."""
+    options = train_options("--prediction=v")
+    recipe = tmp_path / "config.yaml"
+    recipe.write_text(yaml.safe_dump(options.model_dump(mode="json")))
+    assert parse_options(TrainOptions, ["--config", str(recipe)], "repa train") == options
 
 
 def test_a_missing_option_is_named(capsys) -> None:

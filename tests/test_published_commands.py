@@ -15,8 +15,7 @@ from PIL import Image
 from data.preparing import write_released_layout
 from encoders.published import save_published, timm_state
 from repa.checkpoints import load_model, read_state
-from repa.cli import main
-from repa.commandline import parse_options
+from repa.cli import COMMANDS, main
 from repa.config import TrainOptions
 from repa.data import PreparedDataset, open_dataset
 from repa.data.images import decode_image
@@ -152,18 +151,7 @@ def test_without_a_network_the_released_checkpoint_is_named(tmp_path: Path) -> N
 
 def test_the_text_to_image_line_means_the_papers_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """As it stands, but for the data: weights are not made."""
-    given: list[str] = []
-
-    def fake_main(arguments: list[str]) -> int:
-        given.extend(arguments)
-        return 0
-
-    monkeypatch.setattr("repa.cli.main", fake_main)
-    monkeypatch.setattr(sys, "argv", ["train_t2i.py", *TEXT_TO_IMAGE.split(), "--data-dir=coco"])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(REPOSITORY / "train_t2i.py"), run_name="__main__")
-    assert (ended.value.code, given.pop(0)) == (0, "train")
-    options = parse_options(TrainOptions, given, "train_t2i.py")
+    options = text_to_image_options(monkeypatch, *TEXT_TO_IMAGE.split(), "--data-dir=coco")
     assert (options.model, options.text_encoder) == ("MMDiT-S/2", "clip-vit-l")
     assert (options.batch_size, options.cfg_prob, options.encoder_depth) == (256, 0.1, 8)
     with torch.device("meta"):
@@ -171,6 +159,34 @@ def test_the_text_to_image_line_means_the_papers_model(monkeypatch: pytest.Monke
     assert (model.depth, model.hidden_size, model.grid_size) == (24, 768, 16)
     assert model.null_context.shape == (77, 768)
     assert options.encoder_depth <= model.depth
+
+
+@pytest.mark.parametrize(
+    ("line", "model"),
+    [
+        (["--config={recipe}"], "MMDiT-Ti/2"),
+        (["--config={recipe}", "--model=MMDiT-Ti/4"], "MMDiT-Ti/4"),
+        (["--data-dir=coco", "--exp-name=a"], "MMDiT-S/2"),
+    ],
+)
+def test_the_papers_model_is_only_a_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: list[str], model: str
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("model: MMDiT-Ti/2\ndata_dir: coco\nexp_name: small\n")
+    arguments = [part.format(recipe=recipe) for part in line]
+    assert text_to_image_options(monkeypatch, *arguments).model == model
+
+
+def text_to_image_options(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> TrainOptions:
+    """What `train_t2i.py` would train with."""
+    taken: list[TrainOptions] = []
+    monkeypatch.setitem(COMMANDS, "train", (TrainOptions, taken.append))
+    monkeypatch.setattr(sys, "argv", ["train_t2i.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(REPOSITORY / "train_t2i.py"), run_name="__main__")
+    assert ended.value.code == 0
+    return taken[0]
 
 
 def test_text_to_image_on_uvits_features(features: Path, ckpts: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ Commands import what they need when they run, so that `--help` is instant.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from repa.commandline import parse_options, run
@@ -114,8 +114,13 @@ COMMANDS: dict[str, tuple[type[Options], Callable[[Any], None]]] = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs `repa COMMAND [options]`; returns the exit code."""
+def main(arguments: list[str] | None = None, defaults: Mapping[str, Any] | None = None) -> int:
+    """Runs `repa COMMAND [options]`; returns the exit code.
+
+    Args:
+        arguments: the command line; that of this process by default.
+        defaults: options that hold where neither the command line nor a recipe has them.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
@@ -127,7 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     options_class, command = COMMANDS[name]
     prog = f"repa {name}"
-    return run(prog, lambda: command(parse_options(options_class, rest, prog)))
+    return run(prog, lambda: command(parse_options(options_class, rest, prog, defaults)))
 
 
 def _usage() -> str:

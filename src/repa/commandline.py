@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -25,20 +26,26 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-def parse_options(options_class: type[T], arguments: list[str], prog: str) -> T:
+def parse_options(
+    options_class: type[T],
+    arguments: list[str],
+    prog: str,
+    defaults: Mapping[str, Any] | None = None,
+) -> T:
     """Options from the command line, on top of those of a recipe (`--config`), if one is given.
 
     Args:
         options_class: the command's options.
         arguments: the command line after the command's name.
         prog: what to call the program in messages.
+        defaults: options by name that hold where neither of the two has them.
 
     Raises:
         RepaError: if a name is unknown, a value does not fit or a required option is missing.
     """
     given = vars(_parser(options_class, prog).parse_args(arguments))
     recipe = given.pop("config", None)
-    values = (_read_recipe(Path(recipe)) if recipe else {}) | given
+    values = {**(defaults or {}), **(_read_recipe(Path(recipe)) if recipe else {}), **given}
     try:
         return options_class.model_validate(values)
     except ValidationError as error:
@@ -86,7 +93,9 @@ def _add_option(group: Any, name: str, field: FieldInfo) -> None:
     elif field.annotation is bool:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
     elif _takes_several(field):
-        group.add_argument(flag, nargs="+", metavar=_metavar(field.annotation), help=text)
+        group.add_argument(
+            flag, nargs="+", action="extend", metavar=_metavar(field.annotation), help=text
+        )
     else:
         group.add_argument(flag, metavar=_metavar(field.annotation), help=text)
 

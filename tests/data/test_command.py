@@ -155,3 +155,22 @@ def test_an_unknown_text_encoder_is_an_error_before_anything_is_written(tmp_path
     with pytest.raises(RepaError, match="unknown text encoder 'clap'"):
         run_prepare(options("twemoji", tmp_path / "out", text_enc_type="clap"))
     assert not (tmp_path / "out").exists()
+
+
+def test_broken_weights_of_a_text_encoder_leave_no_dataset_begun(
+    tmp_path: Path, words: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With other weights the same command then makes it."""
+    wanted = options("twemoji", tmp_path / "out", max_images=3, text_enc_type="clip-vit-l")
+    with monkeypatch.context() as broken:
+        broken.setattr(Words, "fingerprint", "of broken weights")
+        broken.setattr(Words, "forward", _fail)
+        with pytest.raises(RepaError, match="not finite"):
+            run_prepare(wanted)
+    assert not (tmp_path / "out").exists()
+    run_prepare(wanted)
+    assert PreparedDataset(tmp_path / "out").manifest.complete
+
+
+def _fail(encoder: Words, captions: list[str]) -> None:
+    raise RepaError("the text encoder clip-vit-l makes tokens that are not finite")

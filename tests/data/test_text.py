@@ -49,5 +49,10 @@ def test_tokens_beyond_half_precision_are_clamped() -> None:
 def test_text_needs_captions() -> None:
     check_captions([], "pictures", False)
     check_captions(["minilm"], "pictures", True)
-    with pytest.raises(RepaError, match=r"^--text-enc-type minilm,t5-small: pictures has no capt"):
+    message = (
+        "^--text-enc-type minilm,t5-small: pictures has no captions; leave it out, or give a "
+        "source that has them: .txt files or a metadata.jsonl beside the images, MS-COCO's folder, "
+        "a caption column$"
+    )
+    with pytest.raises(RepaError, match=message):
         check_captions(["minilm", "t5-small"], "pictures", False)

@@ -167,10 +167,43 @@ def test_it_can_be_sent_to_another_process(layout: Path) -> None:
     np.testing.assert_array_equal(sent[2]["latent"], dataset[2]["latent"])
 
 
+def fingerprint(layout: Path) -> str:
+    return open_dataset(layout).manifest.source.fingerprint
+
+
 def test_other_features_have_another_fingerprint(layout: Path, train: Path) -> None:
-    before = open_dataset(layout).manifest.source.fingerprint
+    before = fingerprint(layout)
+    assert fingerprint(layout) == before
     np.save(train / "1_1.npy", tokens(1, 1))
-    assert open_dataset(layout).manifest.source.fingerprint != before
+    assert fingerprint(layout) != before
+
+
+@pytest.mark.parametrize("changed", ["train/3.npy", "train/10_0.npy", "empty_context.npy"])
+def test_as_many_features_of_something_else_have_another_fingerprint(
+    layout: Path, changed: str
+) -> None:
+    before = fingerprint(layout)
+    array = np.load(layout / changed)
+    np.save(layout / changed, array + 1)
+    assert fingerprint(layout) != before
+    np.save(layout / changed, array)
+    assert fingerprint(layout) == before
+
+
+def test_few_files_are_read_for_the_fingerprint(
+    layout: Path, train: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    whole = Path.read_bytes
+
+    def note(path: Path) -> bytes:
+        read.append(path.name)
+        return whole(path)
+
+    monkeypatch.setattr("repa.data.uvit.FINGERPRINTED", 3)
+    monkeypatch.setattr(Path, "read_bytes", note)
+    open_dataset(layout)
+    assert read == ["0.npy", "0_0.npy", "5.npy", "5_0.npy", "10.npy", "10_0.npy"]
 
 
 def test_images_are_counted_from_zero(layout: Path) -> None:

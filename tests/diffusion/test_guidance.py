@@ -52,6 +52,22 @@ def test_a_scale_of_one_needs_no_null_condition() -> None:
         GuidedModel(model, torch.ones(2), cfg_scale=1.5)
 
 
+class Sums:
+    """Predicts the sum of a text's tokens (N, L)."""
+
+    def __call__(self, x: Tensor, t: Tensor, texts: Tensor) -> Tensor:
+        assert len(x) == len(t) == len(texts)
+        return texts.sum(1)[:, None].expand_as(x)
+
+
+@pytest.mark.parametrize("length", [3, 5])
+def test_texts_of_another_length_than_the_null_one(length: int) -> None:
+    texts, null = torch.ones(2, 4), torch.ones(2, length)
+    field = GuidedModel(Sums(), texts, null, cfg_scale=3)
+    velocity = field(torch.zeros(2, 4), torch.tensor(0.5), 0.5)
+    assert velocity.tolist() == [[length + 3 * (4 - length)] * 4] * 2
+
+
 class Labels:
     """Predicts, for a sample of label y, y in the first channel, 10 y in the next, and so on."""
 

@@ -1,5 +1,6 @@
-"""An Inception of random weights, in a file as torch-fidelity publishes it, and photographs."""
+"""Networks of random weights in the files that are published, and images: what tests share."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch_fidelity import feature_extractor_inceptionv3
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from evaluation.captioned import COUNT, save_whole_clip, write_lines
 from evaluation.tiny import Tiny
 from repa.data import PreparedDataset
 from repa.data.images import decode_image
@@ -63,3 +65,23 @@ def inception(inception_file: Path) -> Network:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any network is a small one of that name."""
     monkeypatch.setattr("repa.evaluation.evaluate.create_network", lambda name, weights: Tiny(name))
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory, emoji: PreparedDataset) -> Path:
+    return save_whole_clip(tmp_path_factory.mktemp("clip"), emoji)
+
+
+@pytest.fixture
+def copy(clip: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(clip, tmp_path / "copy"))
+
+
+@pytest.fixture
+def samples(tmp_path: Path, emoji: PreparedDataset) -> Path:
+    """Real emoji with their names as prompts beside them, in no order."""
+    images = emoji.images(range(COUNT)).transpose(0, 2, 3, 1)
+    np.savez(tmp_path / "a.npz", arr_0=images)
+    names = [emoji.captions(i)[0] for i in range(COUNT)]
+    write_lines(tmp_path / "a.prompts.jsonl", names[::-1], list(range(COUNT))[::-1])
+    return tmp_path / "a.npz"

@@ -1,9 +1,7 @@
-"""A whole CLIP with small random weights, in the files that OpenAI puts on the hub."""
+"""CLIP scores of samples: their definition, their listing, what does not count."""
 
 import csv
 import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,67 +15,14 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
+from evaluation.captioned import COUNT, LONG, SIDE, write_lines
 from evaluation.tiny import options
-from repa.cli import main
-from repa.data import PreparedDataset, open_dataset
-from repa.errors import RepaError
-from repa.evaluation.clip_score import (
-    Prompt,
-    find_prompts,
-    load_scorer,
-    read_prompts,
-    score_prompts,
-)
+from repa.data import PreparedDataset
+from repa.evaluation.clip_score import load_scorer, score_prompts
 from repa.evaluation.evaluate import evaluate, run_evaluate
 from repa.evaluation.images import ImageSet
+from repa.evaluation.prompts import read_prompts
 from repa.weights import network_fingerprint
-from text.models import save_bert, save_clip
-
-COUNT, SIDE = 24, 28
-LONG = "red heart " * 100
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory, emoji: PreparedDataset) -> Path:
-    """Random weights see everything alike, so what they see of emoji is centered."""
-    folder = save_clip(tmp_path_factory.mktemp("clip"))
-    square = {"height": SIDE, "width": SIDE}
-    processor = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=square)
-    processor.save_pretrained(folder)
-    model, tokenizer = CLIPModel.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder)
-    pixels = processor(list(torch.from_numpy(emoji.images(range(64)))), return_tensors="pt")
-    names = [emoji.captions(i)[0] for i in range(64)]
-    tokens = tokenizer(names, padding=True, return_tensors="pt")
-    with torch.no_grad():
-        vision, text = model.vision_model, model.text_model
-        vision.post_layernorm.bias -= vision(**pixels).pooler_output.mean(0)
-        text.final_layer_norm.bias -= text(**tokens).pooler_output.mean(0)
-    model.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def copy(clip: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(clip, tmp_path / "copy"))
-
-
-def write_lines(path: Path, texts: list[str], indices: list[int] | None = None) -> Path:
-    lines = [
-        {"index": i, "file": f"{i:06d}.png", "prompt": text}
-        for i, text in zip(indices or range(len(texts)), texts, strict=True)
-    ]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
-@pytest.fixture
-def samples(tmp_path: Path, emoji: PreparedDataset) -> Path:
-    """Real emoji with their names as prompts beside them, in no order."""
-    images = emoji.images(range(COUNT)).transpose(0, 2, 3, 1)
-    np.savez(tmp_path / "a.npz", arr_0=images)
-    names = [emoji.captions(i)[0] for i in range(COUNT)]
-    write_lines(tmp_path / "a.prompts.jsonl", names[::-1], list(range(COUNT))[::-1])
-    return tmp_path / "a.npz"
 
 
 def expected_scores(clip: Path, images: np.ndarray, texts: list[str]) -> list[float]:
@@ -171,27 +116,41 @@ def test_a_score_is_that_of_the_images_own_text(clip: Path, emoji: PreparedDatas
     assert not any(p.requires_grad for p in scorer.parameters())
 
 
-def test_a_named_file_and_local_weights(
-    emoji_dir: Path, samples: Path, clip: Path, tiny: None
-) -> None:
-    beside = samples.with_name("a.prompts.jsonl")
-    named = beside.rename(samples.with_name("other.jsonl"))
-    bare = evaluate(options(emoji_dir, samples, clip_weights=clip))
-    assert bare is not None
-    assert "clip_score" not in bare
-    found = evaluate(options(emoji_dir, samples, clip_weights=clip, prompts=named))
-    assert found is not None
-    assert found["clip_score"] > 0
-    assert found["clip"]["name"] == "openai/clip-vit-large-patch14"
+SIZES = [(32, 32), (33, 90), (224, 224), (512, 300), (256, 512), (28, 500)]
 
 
-def test_the_file_beside_samples_is_for_an_npz_alone(tmp_path: Path) -> None:
-    write_lines(tmp_path / "a.prompts.jsonl", ["red heart"])
-    assert find_prompts(options(tmp_path, tmp_path / "a"), 1) is None
-    assert find_prompts(options(tmp_path, tmp_path / "b.npz"), 1) is None
-    assert find_prompts(options(tmp_path, tmp_path / "a.npz", clip="none"), 1) is None
-    found = find_prompts(options(tmp_path, tmp_path / "a.npz"), 1)
-    assert found == [Prompt(0, "000000.png", "red heart")]
+@pytest.mark.parametrize("size", SIZES)
+def test_images_are_seen_as_by_clips_own_processor(clip: Path, size: tuple[int, int]) -> None:
+    """A published CLIP's values: a resized short side, its middle square, its means. Batches of
+    tensors must come out as single Pillow images do."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (3, *size, 3), np.uint8)
+    seen: list[Tensor] = []
+    scorer = load_scorer(str(clip))
+    scorer.network.vision_model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["pixel_values"]), with_kwargs=True
+    )
+    with torch.no_grad():
+        scorer(torch.from_numpy(pixels).permute(0, 3, 1, 2), ["red heart"] * 3)
+    own = CLIPImageProcessor(
+        size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
+    )
+    images = [Image.fromarray(image) for image in pixels]
+    expected = torch.cat([own(image, return_tensors="pt").pixel_values for image in images])
+    torch.testing.assert_close(seen[0], expected, rtol=0, atol=1e-6)
+
+
+def test_opposite_embeddings_score_nothing(clip: Path) -> None:
+    """max(cos, 0) of each pair, not of the mean: turning the images' embeddings round leaves 0."""
+    scorer = load_scorer(str(clip))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (8, 3, 30, 40), dtype=torch.uint8, generator=generator)
+    texts = ["red heart", "cat"] * 4
+    with torch.no_grad():
+        one = scorer(images, texts)
+        scorer.network.visual_projection.weight *= -1
+        other = scorer(images, texts)
+    assert ((one == 0) != (other == 0)).all()
 
 
 def test_empty_and_long_prompts_are_told(
@@ -210,130 +169,6 @@ def test_empty_and_long_prompts_are_told(
     assert [int(row["index"]) for row in rows] == [*range(COUNT - 3), COUNT - 1]
     mean = np.mean([float(row["score"]) for row in rows])
     assert result["clip_score"] == pytest.approx(mean, abs=1e-4)
-
-
-def line(index: Any = 0, file: Any = "0.png", prompt: Any = "a") -> bytes:
-    return json.dumps({"index": index, "file": file, "prompt": prompt}).encode() + b"\n"
-
-
-FORM = r'line 1 is not of the form {"index": 0, "file": "000000.png", "prompt": "a red heart"}$'
-BROKEN: dict[str, tuple[bytes, str]] = {
-    "too few": (line(0), "has prompts of 1 of 2 samples; give those of all 2 samples, or leave"),
-    "none": (b"", "has prompts of 0 of 2 samples"),
-    "cut short": (line(0) + line(1)[:20], "has prompts of 1 of 2 samples"),
-    "too many": (line(0) + line(1) + line(2), "the index 2 of line 3 is none of 0 to 1; give"),
-    "below": (line(-1) + line(1), "the index -1 of line 1 is none of 0 to 1"),
-    "twice": (line(1) + line(1), "the index 1 of line 2 is there twice; give"),
-    "not JSON": (line(0) + b"red heart\n" + line(1), "damaged: line 2 is not a JSON object"),
-    "a list": (b'[0, "a"]\n', "damaged: line 1 is not a JSON object"),
-    "not UTF-8": (line(0) + b'{"index": 1, "prompt": "caf\xe9"}\n', "line 2 is not a JSON object"),
-    "deep": (b"[" * 100_000 + b"\n", "damaged: "),
-    "no index": (line(None), FORM),
-    "index a truth": (line(True), FORM),
-    "index a fraction": (line(0.0), FORM),
-    "no file": (b'{"index": 0, "prompt": "a"}\n', FORM),
-    "prompt a number": (line(prompt=3), FORM),
-    "half a character": (line(prompt="\ud83d"), FORM),
-    "all empty": (line(0, prompt="") + line(1, prompt="\t"), "all prompts are empty; give"),
-}
-
-
-@pytest.mark.parametrize(("data", "message"), BROKEN.values(), ids=BROKEN)
-def test_broken_prompts_are_one_clear_line(tmp_path: Path, data: bytes, message: str) -> None:
-    (tmp_path / "p.jsonl").write_bytes(data)
-    with pytest.raises(RepaError, match=rf"p\.jsonl[^\n]*{message}") as error:
-        read_prompts(tmp_path / "p.jsonl", 2)
-    assert "\n" not in str(error.value)
-
-
-def test_prompts_that_are_not_there(emoji_dir: Path, samples: Path, tiny: None) -> None:
-    with pytest.raises(RepaError, match=r"cannot read .*nowhere\.jsonl: No such file"):
-        evaluate(options(emoji_dir, samples, prompts=Path("nowhere.jsonl")))
-
-
-def edit_preprocessor(**changes: Any) -> Callable[[Path], object]:
-    def edit(folder: Path) -> None:
-        file = folder / "preprocessor_config.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-
-    return edit
-
-
-PROCESSOR = r"^cannot load the preprocessing from .*preprocessor_config\.json beside its weights$"
-DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no preprocessor": (lambda f: (f / "preprocessor_config.json").unlink(), PROCESSOR),
-    "a list": (lambda f: (f / "preprocessor_config.json").write_text("[]"), PROCESSOR),
-    "not JSON": (lambda f: (f / "preprocessor_config.json").write_text("{"), PROCESSOR),
-    "nonsense": (edit_preprocessor(size="wide"), PROCESSOR),
-    "other size": (
-        edit_preprocessor(crop_size={"height": 14, "width": 42}),
-        "makes images of 42x14, its network takes 28x28; they do not belong together",
-    ),
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), r"has no model\.safetensors"),
-    "no vocabulary": (
-        lambda f: [(f / file).unlink() for file in ("vocab.json", "merges.txt")],
-        "has no tokenizer",
-    ),
-    "another network": (lambda f: (shutil.rmtree(f), save_bert(f)), "another network's folder"),
-    "no folder": (shutil.rmtree, "there is no folder .*; or leave the CLIP score out with --clip"),
-}
-
-
-@pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_folder_is_one_clear_line(
-    copy: Path, damage: Callable[[Path], object], message: str
-) -> None:
-    damage(copy)
-    with pytest.raises(RepaError, match=message) as error:
-        load_scorer("openai/clip-vit-large-patch14", copy)
-    assert "\n" not in str(error.value)
-    assert "--text-encoder" not in str(error.value)
-
-
-def test_a_clip_that_cannot_be_downloaded_is_found_before_the_work(
-    emoji_dir: Path, samples: Path, tiny: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*arguments: object, **others: object) -> None:
-        raise OSError("there is no network")
-
-    monkeypatch.setattr("repa.text.folder.snapshot_download", fail)
-    monkeypatch.setattr("repa.evaluation.evaluate.load_reference", None)
-    message = (
-        r"^no weights for openai/clip-vit-large-patch14: download [^\n]*\(there is no network\)"
-        r"[^\n]* with --clip-weights; or leave the CLIP score out with --clip none$"
-    )
-    with pytest.raises(RepaError, match=message):
-        evaluate(options(emoji_dir, samples))
-
-
-def test_a_clip_of_broken_weights(emoji_dir: Path, samples: Path, copy: Path, tiny: None) -> None:
-    model = CLIPModel.from_pretrained(copy)
-    model.text_projection.weight.data[0, 0] = torch.nan
-    model.save_pretrained(copy)
-    with pytest.raises(RepaError, match="gives scores that are not finite numbers: are its"):
-        evaluate(options(emoji_dir, samples, clip=str(copy)))
-
-
-def test_where_scores_cannot_be_written_is_found_before_the_work(
-    tmp_path: Path, emoji_dir: Path, samples: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("repa.evaluation.evaluate.create_network", None)
-    (tmp_path / "diary.csv").write_text("index,prompt\n")
-    (tmp_path / "folder.csv").mkdir()
-    for path, more, message in (
-        ("x.json", {}, r"x\.json: expected a name that ends in \.csv"),
-        ("diary.csv", {}, "exists and is no former list of repa evaluate: choose another"),
-        ("folder.csv", {}, "exists and is no former list"),
-        ("x.csv", {"output": tmp_path / "x.csv"}, "and --output are one file"),
-        (emoji_dir / "x.csv", {}, "lies in .*prepared, which is read"),
-        ("diary.csv/x.csv", {}, "cannot be written: .*Not a directory"),
-        (f"{'x' * 300}.csv", {}, "cannot be written: .*File name too long"),
-        ("x.csv", {"clip": "none"}, r"without the samples' prompts \(--prompts\) and a CLIP"),
-    ):
-        with pytest.raises(RepaError, match=rf"^--prompt-scores [^\n]*{message}[^\n]*$"):
-            evaluate(options(emoji_dir, samples, prompt_scores=tmp_path / path, **more))
-    assert not (emoji_dir / "x.csv").exists()
-    assert not (tmp_path / "x.csv").exists()
 
 
 def test_processes_share_the_samples(
@@ -356,49 +191,3 @@ def test_processes_share_the_samples(
         assert score_prompts(scorer, images, prompts, 2, state).scores.equal(one)
     assert {len(part) for part in parts} == {4, 5}
     torch.testing.assert_close(torch.cat(parts), one, rtol=1e-4, atol=1e-3)
-
-
-@pytest.mark.parametrize("layout", ["U-ViT", "COCO"])
-def test_validation_images_of_texts_are_a_reference(
-    tmp_path: Path, emoji: PreparedDataset, samples: Path, clip: Path, tiny: None, layout: str
-) -> None:
-    """The samples' own images, as text-to-image datasets hold them: FID is 0."""
-    images = emoji.images(range(COUNT)).transpose(0, 2, 3, 1)
-    folder = write_uvit(tmp_path, images) if layout == "U-ViT" else prepare_coco(tmp_path, images)
-    dataset = open_dataset(folder)
-    assert len(dataset) == COUNT
-    result = evaluate(options(folder, samples, clip=str(clip)))
-    assert result is not None
-    assert result["fid"] == pytest.approx(0, abs=1e-6)
-    assert result["precision"] == result["recall"] == 1
-    assert result["reference"]["count"] == COUNT
-    assert result["clip_score"] > 0
-
-
-def write_uvit(root: Path, images: np.ndarray) -> Path:
-    """The validation split of U-ViT's features, with the images beside them."""
-    (root / "features" / "val").mkdir(parents=True)
-    np.save(root / "features" / "empty_context.npy", np.zeros((77, 768), np.float32))
-    for i, image in enumerate(images):
-        np.save(root / f"features/val/{i}.npy", np.zeros((8, 4, 4), np.float32))
-        np.save(root / f"features/val/{i}_0.npy", np.zeros((77, 768), np.float32))
-        Image.fromarray(image).save(root / f"features/val/{i}.png")
-    return root / "features" / "val"
-
-
-def prepare_coco(root: Path, images: np.ndarray) -> Path:
-    """MS-COCO's validation split, prepared."""
-    for name in ("val2014", "annotations"):
-        (root / "coco" / name).mkdir(parents=True)
-    names = [f"COCO_val2014_{i:012d}.jpg" for i in range(len(images))]
-    for name, image in zip(names, images, strict=True):
-        Image.fromarray(image).save(root / "coco" / "val2014" / name, "PNG")  # without loss
-    content = {
-        "images": [{"id": i, "file_name": name} for i, name in enumerate(names)],
-        "annotations": [{"image_id": i, "caption": f"picture {i}"} for i in range(len(names))],
-    }
-    (root / "coco/annotations/captions_val2014.json").write_text(json.dumps(content))
-    arguments = [f"--source={root / 'coco'}", "--split=val", f"--dest={root / 'val'}"]
-    arguments += ["--resolution=32", "--autoencoder=pixel", "--num-workers=0", "--device=cpu"]
-    assert main(["prepare", *arguments]) == 0
-    return root / "val"

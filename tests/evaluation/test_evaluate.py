@@ -111,6 +111,7 @@ def test_a_classifier_tells_how_often_samples_show_their_class(
     labels = np.where(np.arange(64) < 48, guesses, (guesses + 1) % 9).tolist()
     for content, expected in (
         ({"request": {}, "labels": labels}, 0.75),
+        ({"request": {"prompts": "3f2a"}, "labels": labels}, None),  # numbers of prompts
         ({"request": {}, "labels": labels[1:]}, None),
         ({"request": {}, "labels": [0.5] * 64}, None),
         ({"labels": 3}, None),

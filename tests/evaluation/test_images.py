@@ -206,6 +206,9 @@ def test_a_dataset_knows_its_labels(
         ('{"labels": [[1], [2, 3]]}', None),
         ('{"labels": [1, 1e400]}', None),
         ('{"labels": [1, 99999999999999999999]}', None),
+        ('{"request": {"prompts": "3f2a"}, "labels": [0, 1]}', None),  # numbers of prompts
+        ('{"request": 3, "labels": [5, 3]}', None),
+        ("[5, 3]", None),
         ("[" * 100_000, None),
         ("no JSON", None),
     ):

@@ -10,7 +10,7 @@ from PIL import Image, PngImagePlugin
 from evaluation.disk import full_disk
 from repa.config import EvaluateOptions
 from repa.errors import RepaError
-from repa.evaluation.targets import NEAREST_MARK, check_targets, writing
+from repa.evaluation.targets import NEAREST_MARK, SCORE_COLUMNS, check_targets, writing
 from repa.files import replacing, write_atomically
 
 FLAGS = {"output": "--output", "save_stats": "--save-stats"}
@@ -161,6 +161,39 @@ def test_a_file_that_is_no_npz_is_kept(inputs: dict[str, Path], tmp_path: Path) 
     (tmp_path / "x.npz").write_bytes(b"text")
     with pytest.raises(RepaError, match=r"--save-stats .*x.npz exists and is no former"):
         check(inputs, save_stats=tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("data", ["index,prompt\n", "", "index,prompt,score"])
+def test_only_a_list_of_ours_is_replaced(
+    inputs: dict[str, Path], tmp_path: Path, data: str
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(",".join(SCORE_COLUMNS) + "\n0,a,1.5\n")
+    check(inputs, prompt_scores=path)
+    path.write_text(data)
+    with pytest.raises(RepaError, match=r"^--prompt-scores .*x.csv exists and is no former list"):
+        check(inputs, prompt_scores=path)
+
+
+def test_a_list_needs_a_name_and_place_of_its_own(inputs: dict[str, Path], tmp_path: Path) -> None:
+    csv = tmp_path / "x.csv"
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "p.csv").write_text("")
+    folder = inputs | {"samples": tmp_path / "folder"}
+    others = inputs | {"clip_weights": tmp_path / "clip", "prompts": tmp_path / "p.csv"}
+    for given, path, more, message in (
+        (inputs, tmp_path / "x.json", {}, r"x.json: expected a name that ends in .csv"),
+        (inputs, tmp_path / "folder.csv", {}, "is a folder; expected the name of a file"),
+        (inputs, tmp_path / f"{'x' * 300}.csv", {}, "File name too long"),
+        (folder, tmp_path / "folder/x.csv", {}, "lies in --samples .*folder: choose another"),
+        (others, tmp_path / "clip/x.csv", {}, "lies in --clip-weights "),
+        (others, tmp_path / "p.csv", {}, "would overwrite --prompts "),
+    ):
+        with pytest.raises(RepaError, match=rf"^--prompt-scores [^\n]*{message}"):
+            check(given, prompt_scores=path, **more)
+    with pytest.raises(RepaError, match=r"^--output and --prompt-scores are one file"):
+        check(inputs, prompt_scores=csv, output=csv)
 
 
 def test_devices_are_kept(inputs: dict[str, Path]) -> None:

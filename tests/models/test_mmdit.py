@@ -95,6 +95,14 @@ def test_smaller_and_oblong_inputs_see_the_middle_of_the_positions() -> None:
         model(torch.randn(1, 4, 10, 8), t[:1], y[:1])
 
 
+@pytest.mark.parametrize("shape", [(7, 8), (8, 7)])
+def test_sides_that_are_no_whole_patches_are_refused(shape: tuple[int, int]) -> None:
+    model, (_, t, y) = tiny(), inputs()
+    message = f"an input of {shape[0]} x {shape[1]}: expected multiples of the patch size 2"
+    with pytest.raises(RepaError, match=message):
+        model(torch.randn(2, 4, *shape), t, y)
+
+
 def test_saved_and_loaded_it_keeps_the_empty_text(tmp_path) -> None:
     model = tiny()
     model.save_pretrained(tmp_path)

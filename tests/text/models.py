@@ -13,6 +13,7 @@ from transformers import (
     CLIPConfig,
     CLIPModel,
     CLIPTextConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     T5Config,
     T5ForConditionalGeneration,
@@ -57,7 +58,6 @@ def save_t5(folder: Path, seed: int = 0) -> Path:
     tokenizer = T5Tokenizer(vocab=vocabulary, extra_ids=0)
     config = T5Config(
         vocab_size=len(tokenizer) + 5, d_model=T5_DIM, d_kv=8, d_ff=32, num_layers=2, num_heads=2,
-        decoder_start_token_id=0,
     )  # fmt: skip
     _save(T5ForConditionalGeneration, config, folder, seed)
     tokenizer.save_pretrained(folder)
@@ -87,7 +87,7 @@ def minilm_zip() -> Path:
     return path
 
 
-def _save(kind: type[PreTrainedModel], config: object, folder: Path, seed: int) -> None:
+def _save(kind: type[PreTrainedModel], config: PreTrainedConfig, folder: Path, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = kind(config)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from repa.errors import RepaError
-from repa.text import TextEncoder, create_text_encoder
+from repa.text import TextEncoder, create_text_encoder, cut_notice
 from text.models import save_bert, save_clip, save_t5
 
 CAPTIONS = ["red heart", "", "police car", "a cat with a red face and a heart " * 10]
@@ -104,13 +104,52 @@ def test_it_is_frozen(encoder: TextEncoder) -> None:
     assert not encoder(["red"]).requires_grad
 
 
-def test_half_precision_gives_float32(encoder: TextEncoder) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_is_bfloat16_and_gives_float32(
+    encoder: TextEncoder, dtype: torch.dtype
+) -> None:
     exact = encoder(CAPTIONS)
     with torch.autocast("cpu", torch.bfloat16):
+        expected = encoder(CAPTIONS)
+    with torch.autocast("cpu", dtype):
         mixed = encoder(CAPTIONS)
+    assert torch.equal(mixed, expected)
     assert mixed.dtype == torch.float32
     assert 0 < (mixed - exact).abs().max() < 0.2
+
+
+def test_t5_stays_finite_where_float16_overflows(t5: Path) -> None:
+    encoder = create_text_encoder(f"t5:{t5}")
+    for block in encoder.network.encoder.block:  # T5's own feed-forwards reach such values
+        block.layer[-1].DenseReluDense.wo.weight.mul_(1e5)
+    with torch.autocast("cpu", torch.float16):
+        assert encoder(CAPTIONS).isfinite().all()
+
+
+def test_half_precision_weights_give_float32(encoder: TextEncoder) -> None:
     assert encoder.to(torch.bfloat16)(CAPTIONS).dtype == torch.float32
+
+
+def test_tokens_that_are_not_finite_are_refused(encoder: TextEncoder) -> None:
+    next(encoder.network.parameters()).fill_(float("nan"))
+    with pytest.raises(RepaError) as caught:
+        encoder(["red heart"])
+    message = str(caught.value)
+    assert message.startswith(f"the text encoder {encoder.name} makes tokens that are not finite")
+    assert "\n" not in message
+
+
+def test_what_is_cut_is_told(encoder: TextEncoder) -> None:
+    special = encoder.lengths([""])[0]
+    fitting, longer = ("red " * (encoder.length - special + more) for more in (0, 1))
+    assert cut_notice(encoder, ["", fitting], "prompts") is None
+    assert cut_notice(encoder, [], "prompts") is None
+    assert cut_notice(encoder, [longer, fitting, longer], "prompts") == (
+        f"2 of 3 prompts are longer than {encoder.length} tokens and are cut"
+    )
+    assert cut_notice(encoder, [longer] + [""] * 1200, "captions") == (
+        f"1 of 1,201 captions is longer than {encoder.length} tokens and is cut"
+    )
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,8 @@ def hidden_states(
     """Pooled hidden states after several blocks, all from one forward pass.
 
     The model sees each image at the same time, with noise that the image's index alone determines,
-    so two models can be compared. It is given the null class: told the true one, its hidden states
-    would carry the answer that a probe then reads off.
+    so two models can be compared. It is given the null class, or the empty text: told the true
+    one, its hidden states would carry the answer that a probe then reads off.
 
     Args:
         model: the backbone, on its device.

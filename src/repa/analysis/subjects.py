@@ -13,15 +13,24 @@ from tqdm import tqdm
 from repa.analysis.hidden_states import Pooling, hidden_states
 from repa.analysis.inputs import Images
 from repa.analysis.results import Row
-from repa.checkpoints import CheckpointState, load_model, locate, locate_all, objective_of, run_of
+from repa.checkpoints import (
+    CheckpointState,
+    lacks_null_context,
+    load_model,
+    locate,
+    locate_all,
+    objective_of,
+    run_of,
+)
 from repa.checkpoints.checkpoint import open_checkpoint
 from repa.config import AlignOptions, Precision, ProbeOptions, SubjectOptions
 from repa.devices import pick_precision
 from repa.diffusion import Objective
 from repa.encoders import check_encoder_names
 from repa.errors import RepaError
-from repa.models import Backbone
+from repa.models import Backbone, MMDiT
 from repa.processes import gather_rows
+from repa.sampling.text_encoder import fill_null_context, open_text_encoder, text_encoder_name
 from repa.weights import fingerprint
 
 
@@ -105,7 +114,8 @@ def open_subjects(
         processes: this process and the others.
 
     Raises:
-        RepaError: if one is damaged, or has not the depths that are asked for.
+        RepaError: if one is damaged, has not the depths that are asked for, or the empty text that
+            it is to be told cannot be encoded.
     """
     precision = pick_precision(options.mixed_precision, processes.device)
     for path in checkpoints:
@@ -114,6 +124,8 @@ def open_subjects(
         if max(depths) > model.depth:
             raise RepaError(f"--depths {max(depths)}: {path} has {model.depth} blocks")
         objective = objective_of(model, state, options.path_type, options.prediction)
+        if isinstance(model, MMDiT):
+            _know_the_empty_text(model, state, options, processes)
         yield Subject(
             row=_row(path, model, state, options.raw_weights) | {"path_type": objective.path_type},
             model=model.to(processes.device),
@@ -123,6 +135,16 @@ def open_subjects(
             precision=precision,
             batch_size=options.batch_size,
         )
+
+
+def _know_the_empty_text(
+    model: MMDiT, state: CheckpointState, options: SubjectOptions, processes: PartialState
+) -> None:
+    """A model of the release, whose file has no tokens of the empty text, has them encoded."""
+    text_encoder_name(options, state)  # what contradicts the checkpoint is said of all
+    if lacks_null_context(state):
+        encoder = open_text_encoder(options, model, state, processes)
+        fill_null_context(model, encoder([""])[0])
 
 
 def encoder_names(options: SubjectOptions, checkpoints: Sequence[Path]) -> list[str]:

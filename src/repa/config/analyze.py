@@ -15,10 +15,10 @@ from repa.config.base import (
     RunOptions,
     Several,
 )
-from repa.config.sample import CheckpointOptions
+from repa.config.sample import CheckpointOptions, TextEncoderOptions
 
 
-class SubjectOptions(CheckpointOptions):
+class SubjectOptions(CheckpointOptions, TextEncoderOptions):
     """What to look at"""
 
     ckpt: Several[Path] | None = Field(

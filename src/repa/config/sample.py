@@ -56,16 +56,24 @@ class ImageOptions(Options):
     overwrite: bool = Field(False, description="replace other samples of the same name")
 
 
-class PromptOptions(Options):
+class TextEncoderOptions(Options):
+    """Text encoder (MMDiT)"""
+
+    text_enc_type: str | None = Field(
+        None, description="of a checkpoint that does not say its own; else clip-vit-l"
+    )
+    text_encoder_weights: Path | None = Field(
+        None, description="folder with the text encoder; else downloaded"
+    )
+
+
+class PromptOptions(TextEncoderOptions):
     """Texts (MMDiT)"""
 
     prompt: Several[str] | None = Field(None, description="texts to draw, one or more, in turn")
     prompts_file: Path | None = Field(None, description="text file with one on each line")
     captions: Path | None = Field(
         None, description="prepared dataset: draw the first caption of each of its images"
-    )
-    text_encoder_weights: Path | None = Field(
-        None, description="folder with the text encoder; else downloaded"
     )
 
 

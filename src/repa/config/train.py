@@ -211,6 +211,19 @@ class TrainOptions(
         return values
 
     @model_validator(mode="after")
+    def _classes_or_texts(self) -> TrainOptions:
+        """A recipe may give an option of the other kind, if it is the default."""
+        takes, foreign = "classes, not texts", tuple(TextOptions.model_fields)
+        if self.text_encoder is not None:
+            takes, foreign = "texts, not classes", ("num_classes",)
+        for name in foreign:
+            if (value := getattr(self, name)) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} {value}: {self.model} takes {takes}; leave it out"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _dit_has_its_own_process(self) -> TrainOptions:
         if not self.model.startswith("DiT-"):
             return self

@@ -136,7 +136,10 @@ def _text_encoders(
         )
     from repa.text import create_text_encoder  # transformers take seconds to import
 
-    return [create_text_encoder(n, options.text_encoder_weights).to(device) for n in names]
+    encoders = [create_text_encoder(n, options.text_encoder_weights).to(device) for n in names]
+    for encoder in encoders:
+        encoder([""])  # broken weights show before a dataset of theirs is begun
+    return encoders
 
 
 def _work(options: PrepareOptions, device: torch.device) -> Work:

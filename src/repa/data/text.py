@@ -57,4 +57,8 @@ def check_captions(names: Sequence[str], source: str, has_captions: bool) -> Non
         RepaError: in that case.
     """
     if names and not has_captions:
-        raise RepaError(f"--text-enc-type {','.join(names)}: {source} has no captions")
+        raise RepaError(
+            f"--text-enc-type {','.join(names)}: {source} has no captions; leave it out, or give a "
+            "source that has them: .txt files or a metadata.jsonl beside the images, MS-COCO's "
+            "folder, a caption column"
+        )

@@ -20,7 +20,8 @@ class GuidedModel:
     Args:
         model: `model(x, t, condition)` with x (N, ...) and t (N,) in `dtype`.
         condition: labels (N,) or other conditions (N, ...).
-        null_condition: what stands for "no condition", of the same shape; needed for guidance.
+        null_condition: what stands for "no condition", N of them; needed for guidance. Where they
+            are of another length than the condition, such as texts, the model sees them apart.
         cfg_scale: guidance scale; 1 is none.
         guidance_low, guidance_high: the interval of times, in [0, 1].
         guided_channels: the first so many are guided, the others conditional; all by default.
@@ -64,14 +65,21 @@ class GuidedModel:
         guided = self.cfg_scale > 1 and self.guidance_low <= time <= self.guidance_high
         if not guided or self.null_condition is None:
             return self._evaluate(x, t, self.condition)
-        both = torch.cat([self.condition, self.null_condition])
-        conditional, unconditional = self._evaluate(torch.cat([x, x]), t, both).chunk(2)
+        conditional, unconditional = self._evaluate_both(x, t, self.null_condition)
         difference = conditional - unconditional
         if self.guided_channels is None:
             return unconditional + self.cfg_scale * difference
         rest = conditional[:, self.guided_channels :]
         first = (unconditional + self.cfg_scale * difference)[:, : self.guided_channels]
         return torch.cat([first, rest], dim=1)
+
+    def _evaluate_both(self, x: Tensor, t: Tensor, null_condition: Tensor) -> tuple[Tensor, Tensor]:
+        """The conditional and the unconditional prediction."""
+        if self.condition.shape != null_condition.shape:
+            return self._evaluate(x, t, self.condition), self._evaluate(x, t, null_condition)
+        both = torch.cat([self.condition, null_condition])
+        conditional, unconditional = self._evaluate(torch.cat([x, x]), t, both).chunk(2)
+        return conditional, unconditional
 
     def _evaluate(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         times = t.to(x.device, self.dtype).expand(len(x))

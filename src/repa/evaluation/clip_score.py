@@ -14,19 +14,16 @@ from accelerate import PartialState
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from repa.config import EvaluateOptions
 from repa.errors import RepaError, first_line
 from repa.evaluation.extract import full_precision
 from repa.evaluation.images import ImageSet
-from repa.evaluation.targets import writing
-from repa.files import read_json_lines
+from repa.evaluation.prompts import Prompt
+from repa.evaluation.targets import SCORE_COLUMNS, writing
 from repa.processes import gather_rows, share
 from repa.text.folder import find_folder, load_network, load_tokenizer
 from repa.weights import network_fingerprint
 
 LISTED = 10  # of the best prompts, and of the worst
-SCORE_COLUMNS = ("index", "prompt", "score")  # of the CSV file
-FORM = '{"index": 0, "file": "000000.png", "prompt": "a red heart"}'
 
 
 class ClipScorer(nn.Module):
@@ -54,7 +51,7 @@ class ClipScorer(nn.Module):
         """`max(0, 100 cos(E_image, E_text))`, of each image and its own text.
 
         It is CLIP-S (Hessel et al., EMNLP 2021) with the weight 100, as torchmetrics scales it, in
-        place of 2.5.
+        place of 2.5, and with the texts as they are, nothing put before them.
 
         Args:
             images: (N, 3, H, W) uint8, on the CPU: there they are resized alike for all devices.
@@ -79,15 +76,6 @@ class ClipScorer(nn.Module):
         # Quietly: the tokenizer warns of each that is longer than the network takes.
         encoded = self.tokenizer(list(texts), verbose=False).input_ids
         return sum(len(tokens) > self.length for tokens in encoded)
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """The text of a sample, and what `repa sample` calls its PNG file."""
-
-    index: int
-    file: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -146,58 +134,6 @@ class PromptScores:
             table.writerow((prompt.index, prompt.text, f"{score:.4f}"))
         with writing("--prompt-scores", path) as file:
             file.write(text.getvalue().encode())
-
-
-def find_prompts(options: EvaluateOptions, count: int) -> list[Prompt] | None:
-    """The prompts of `count` samples: `--prompts`, or what lies beside the samples' npz.
-
-    Returns:
-        One for each sample, in order; None if there are none, or no CLIP score is wanted.
-
-    Raises:
-        RepaError: if they cannot be read or do not fit the samples; or if there are none where
-            `--prompt-scores` needs them.
-    """
-    path = options.prompts
-    if path is None and options.samples.suffix == ".npz":
-        beside = options.samples.with_suffix(".prompts.jsonl")
-        path = beside if beside.exists() else None
-    if path is not None and options.clip != "none":
-        return read_prompts(path, count)
-    if options.prompt_scores is not None:
-        raise RepaError(
-            f"--prompt-scores {options.prompt_scores}: without the samples' prompts (--prompts) "
-            "and a CLIP (--clip) there are no scores"
-        )
-    return None
-
-
-def read_prompts(path: Path, count: int) -> list[Prompt]:
-    """The prompts of `count` samples, a line each, in any order; see `repa.sampling.wanted`.
-
-    Raises:
-        RepaError: if a line is no such object, an index is not one of the samples or is there
-            twice, there are too few lines, or all prompts are empty.
-    """
-    try:
-        lines = read_json_lines(path)
-    except RecursionError:
-        raise RepaError(f"{path} is damaged: a line is not of the form {FORM}") from None
-    advice = f"give those of all {count} samples, or leave the CLIP score out with --clip none"
-    found: dict[int, Prompt] = {}
-    for number, line in enumerate(lines, 1):
-        index, file, text = (line.get(key) for key in ("index", "file", "prompt"))
-        if type(index) is not int or not _is_text(file) or not _is_text(text):
-            raise RepaError(f"{path}: line {number} is not of the form {FORM}")
-        if not 0 <= index < count or index in found:
-            problem = "is there twice" if index in found else f"is none of 0 to {count - 1}"
-            raise RepaError(f"{path}: the index {index} of line {number} {problem}; {advice}")
-        found[index] = Prompt(index, str(file), str(text).strip())
-    if len(found) < count:
-        raise RepaError(f"{path} has prompts of {len(found)} of {count} samples; {advice}")
-    if not any(prompt.text for prompt in found.values()):
-        raise RepaError(f"{path}: all prompts are empty; {advice}")
-    return [found[index] for index in range(count)]
 
 
 def load_scorer(name: str, weights: Path | None = None) -> ClipScorer:
@@ -267,14 +203,6 @@ def score_prompts(
     kept = scores[[prompt.index for prompt in told]]
     cut = scorer.count_cut([prompt.text for prompt in told])
     return PromptScores(told, kept, len(prompts) - len(told), cut, scorer)
-
-
-def _is_text(value: object) -> bool:
-    """Whether it is a string of valid Unicode; JSON can escape half of a character."""
-    try:
-        return isinstance(value, str) and value.encode() is not None
-    except UnicodeEncodeError:
-        return False
 
 
 def _load_processor(folder: Path, side: int) -> Any:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,19 +16,15 @@ from torch import Tensor
 
 import repa
 from repa.config import EvaluateOptions
-from repa.errors import RepaError, first_line
+from repa.errors import RepaError
 from repa.evaluation.class_accuracy import check_labels
-from repa.evaluation.clip_score import (
-    SCORE_COLUMNS,
-    find_prompts,
-    load_scorer,
-    score_prompts,
-)
+from repa.evaluation.clip_score import load_scorer, score_prompts
 from repa.evaluation.compare import FRECHET, KERNEL, compare
 from repa.evaluation.images import ImageSet, digest, shown_size
 from repa.evaluation.kernel_distance import SUBSET_SIZE
 from repa.evaluation.nearest import check_images, find_nearest, save_picture
 from repa.evaluation.networks import NETWORKS, Features, Network, create_network
+from repa.evaluation.prompts import find_prompts
 from repa.evaluation.reference import check_count, features_of, load_reference
 from repa.evaluation.statistics import Reference, save_reference
 from repa.evaluation.targets import check_targets, writing
@@ -62,7 +56,6 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any] | None:
             be written.
     """
     check_targets(options)
-    _check_scores_target(options)
     if options.nearest is not None:
         check_images(options.reference)
     state = start_processes(options.device)
@@ -227,42 +220,3 @@ def _print_table(result: Mapping[str, Any]) -> None:
         print("left out, as the labels of the samples are not known: class_accuracy")
     if left_out:
         print(f"left out, as the reference has no features for them: {', '.join(left_out)}")
-
-
-def _check_scores_target(options: EvaluateOptions) -> None:
-    """Finds out before the work that `--prompt-scores` must not or cannot be written.
-
-    Raises:
-        RepaError: if it lies in what is read, is also `--output`, exists and is no former file of
-            its kind, or cannot be made.
-    """
-    path = options.prompt_scores
-    if path is None:
-        return
-    flag = f"--prompt-scores {path}"
-    if path.suffix != ".csv":
-        raise RepaError(f"{flag}: expected a name that ends in .csv")
-    try:
-        place = Path(os.path.realpath(path))
-        for folder in (options.samples, options.reference):
-            if folder.is_dir() and Path(os.path.realpath(folder)) in place.parents:
-                raise RepaError(f"{flag} lies in {folder}, which is read: choose another folder")
-        if options.output is not None and Path(os.path.realpath(options.output)) == place:
-            raise RepaError(f"{flag} and --output are one file: give each a name of its own")
-        if path.exists() and not _is_scores(path):
-            raise RepaError(
-                f"{flag} exists and is no former list of repa evaluate: choose another name or "
-                "delete it"
-            )
-        made = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
-        tempfile.TemporaryFile(dir=made).close()
-    except (OSError, ValueError) as error:  # such as a name with a zero byte
-        raise RepaError(f"{flag} cannot be written: {first_line(error)}") from None
-
-
-def _is_scores(path: Path) -> bool:
-    header = ",".join(SCORE_COLUMNS).encode() + b"\n"
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(header)) == header

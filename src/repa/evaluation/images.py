@@ -68,7 +68,8 @@ class ImageSet:
     @cached_property
     def labels(self) -> Tensor | None:
         """The classes of the images (N,), int64: a prepared dataset's, or those that `repa sample`
-        drew them for, by its record beside the npz. None where they are not known."""
+        drew them for, by its record beside the npz. None where they are not known, and for samples
+        of texts: what is recorded of these are numbers of prompts."""
         if hasattr(self, "_dataset"):
             return torch.tensor(self._dataset.labels)
         if hasattr(self, "_archive"):
@@ -137,10 +138,14 @@ class ImageSet:
 
 
 def _recorded_labels(path: Path, count: int) -> Tensor | None:
-    """The labels in a record of `repa sample`; None if it is none, as any file may be so called."""
+    """The classes in a record of `repa sample`; None if it is none, as any file may be so called,
+    or is of samples of texts."""
     try:
-        labels = np.array(json.loads(path.read_bytes())["labels"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        record = json.loads(path.read_bytes())
+        if "prompts" in record.get("request", {}):
+            return None
+        labels = np.array(record["labels"])
+    except (AttributeError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     if labels.shape != (count,) or labels.dtype != np.int64:
         return None

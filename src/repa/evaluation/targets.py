@@ -19,7 +19,8 @@ from repa.evaluation.npz import IMAGES, npz_names
 from repa.files import replacing
 
 RESULT_BYTES = 1 << 20  # results of ours are far shorter
-SUFFIXES = {"--save-stats": ".npz", "--nearest": ".png"}
+SUFFIXES = {"--save-stats": ".npz", "--nearest": ".png", "--prompt-scores": ".csv"}
+SCORE_COLUMNS = ("index", "prompt", "score")  # of a list of scores
 NEAREST_MARK = ("Software", "repa evaluate --nearest")  # a text in pictures of ours
 
 
@@ -27,18 +28,22 @@ def check_targets(options: EvaluateOptions) -> None:
     """Finds out before the work, not after it, that a result must not or cannot be written.
 
     Raises:
-        RepaError: if `--output`, `--save-stats` or `--nearest` would overwrite what is read, each
-            other, or anything but a former result of its kind; or if no file can be made there.
+        RepaError: if `--output`, `--save-stats`, `--nearest` or `--prompt-scores` would overwrite
+            what is read, each other, or anything but a former result of its kind; or if no file
+            can be made there.
     """
     inputs = {
         "--samples": options.samples,
         "--reference": options.reference,
         "--network-weights": options.network_weights,
+        "--prompts": options.prompts,
+        "--clip-weights": options.clip_weights,
     }
     targets = {
         "--output": options.output,
         "--save-stats": options.save_stats,
         "--nearest": options.nearest,
+        "--prompt-scores": options.prompt_scores,
     }
     named = {flag: path for flag, path in targets.items() if path is not None}
     for flag, path in named.items():
@@ -110,6 +115,7 @@ def _check_former(flag: str, path: Path) -> None:
         "--output": (_is_result, "result"),
         "--save-stats": (_is_statistics, "statistics"),
         "--nearest": (_is_picture, "picture"),
+        "--prompt-scores": (_is_scores, "list"),
     }[flag]
     if path.exists() and not (path.is_file() and is_former(path)):
         raise RepaError(
@@ -144,6 +150,12 @@ def _is_picture(path: Path) -> bool:
     # What Pillow raises for what is no image, is damaged, or would fill the memory.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return False
+
+
+def _is_scores(path: Path) -> bool:
+    header = ",".join(SCORE_COLUMNS).encode() + b"\n"
+    with path.open("rb") as file:
+        return file.read(len(header)) == header
 
 
 def _check_place(flag: str, path: Path) -> None:

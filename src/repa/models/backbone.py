@@ -156,7 +156,16 @@ class Backbone(
         Returns:
             The prediction (N, out_channels, H, W); with `capture`, also {depth: hidden state
             (N, T, D) of the image's tokens, or what `reduce` makes of it}.
+
+        Raises:
+            RepaError: if the input is not of whole patches.
         """
+        height, width = x.shape[-2:]
+        if height % self.patch_size or width % self.patch_size:
+            raise RepaError(
+                f"an input of {height} x {width}: expected multiples of the patch size "
+                f"{self.patch_size}"
+            )
         hidden: dict[int, Tensor] = {}
 
         def look(depth: int, state: Tensor) -> None:

@@ -21,7 +21,8 @@ class MMDiT(Backbone, pipeline_tag="text-to-image"):
     Times are in [0, 1]: 0 is data, 1 is noise. Conditions are the text's tokens (N, L, context_dim)
     of any number L; the null condition is the tokens of the empty text, the buffer `null_context`,
     which its user fills. Text and image have their own weights and attend jointly; hidden states
-    are the image's. Inputs of other sizes, square or not, see the middle of the position table.
+    are the image's. Inputs of other sizes, square or not, see the middle of the position table; a
+    RepaError is raised where they are larger than it.
 
     Args:
         input_size, patch_size, in_channels: see `Backbone`.

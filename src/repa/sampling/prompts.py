@@ -6,17 +6,25 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
-from repa.checkpoints import CheckpointState, lacks_null_context
+from repa.checkpoints import CheckpointState
 from repa.config import DrawOptions
-from repa.data import ImageDataset, open_dataset
+from repa.data import ImageDataset, PreparedDataset, UViTDataset, open_dataset
 from repa.errors import RepaError
 from repa.models import MMDiT
 from repa.sampling.conditions import first_caption, of_captions
-from repa.text import create_text_encoder
+from repa.sampling.text_encoder import (
+    check_sizes,
+    has_other_weights,
+    open_text_encoder,
+    text_encoder_name,
+)
+from repa.text import TextEncoder, cut_notice
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,8 @@ class Prompts:
         texts: what they say; None where only their tokens are known.
         tokens: from numbers (n,) to tokens (n, L, D), floating.
         empty: tokens of the empty text (L, D).
-        fingerprint: of the texts, or of the dataset that has their tokens.
+        fingerprint: of all that decides on the tokens: texts, or files, and text encoder.
+        cut: how many texts are longer than what is seen of them; None if no text is.
     """
 
     count: int
@@ -36,15 +45,17 @@ class Prompts:
     tokens: Callable[[Sequence[int]], Tensor]
     empty: Callable[[], Tensor]
     fingerprint: str
+    cut: str | None
 
 
-def choose_prompts(options: DrawOptions, state: CheckpointState, device: torch.device) -> Prompts:
+def choose_prompts(
+    options: DrawOptions, model: MMDiT, state: CheckpointState, processes: PartialState
+) -> Prompts:
     """The texts that the options name, for a model that was trained with a text encoder.
 
     Raises:
         RepaError: if there are none, or their tokens cannot be had.
     """
-    name = state.options.get("text_enc_type") or "clip-vit-l"
     given = [o for o in ("prompt", "prompts_file", "captions") if getattr(options, o) is not None]
     if len(given) != 1:
         raise RepaError(
@@ -54,39 +65,28 @@ def choose_prompts(options: DrawOptions, state: CheckpointState, device: torch.d
         raise RepaError(f"--classes: {state.model} draws texts")
     if options.captions is not None:
         dataset = open_dataset(options.captions)
-        if name in dataset.manifest.text:
-            return _stored(dataset, name, state)
+        name = text_encoder_name(options, state)
+        if name in dataset.manifest.text and not _encodes_anew(options, dataset):
+            return _stored(dataset, name, model, state)
         if not dataset.manifest.has_captions:
             raise RepaError(
-                f"--captions {options.captions}: it has neither captions nor tokens of {name}"
+                f"--captions {options.captions}: it has neither captions nor tokens of {name}; "
+                "give a dataset prepared of images with captions"
             )
-        texts = [first_caption(dataset, i) for i in range(len(dataset))]
+        texts = _first_captions(dataset)
     else:
         texts = _texts(options)
-    encoder = create_text_encoder(name, options.text_encoder_weights).to(device)
-    _check(name, encoder.dim, encoder.fingerprint, state)
-
-    def tokens(numbers: Sequence[int]) -> Tensor:
-        return encoder([texts[number] for number in numbers])
-
-    decisive = json.dumps([name, encoder.fingerprint, texts])
-    digest = hashlib.sha256(decisive.encode()).hexdigest()
-    return Prompts(len(texts), texts, tokens, lambda: encoder([""])[0], digest)
-
-
-def fill_null_context(model: MMDiT, prompts: Prompts, state: CheckpointState) -> None:
-    """Gives a model of the release, whose file has no tokens of the empty text, these tokens."""
-    if lacks_null_context(state):
-        model.null_context = prompts.empty().to(model.null_context)
+    return _encoded(texts, open_text_encoder(options, model, state, processes))
 
 
 def _texts(options: DrawOptions) -> list[str]:
+    """Without blanks around them; of a file, without empty lines."""
     if options.prompt is not None:
-        return list(options.prompt)
+        return [text.strip() for text in options.prompt]
     path = options.prompts_file
     assert path is not None  # one of them is given
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise RepaError(f"--prompts-file {path}: {error}") from None
     texts = [line.strip() for line in lines if line.strip()]
@@ -95,33 +95,78 @@ def _texts(options: DrawOptions) -> list[str]:
     return texts
 
 
-def _stored(dataset: ImageDataset, name: str, state: CheckpointState) -> Prompts:
-    """The first caption of each image, whose tokens the dataset has."""
-    record = dataset.manifest.text[name]
-    _check(name, record.dim, record.weights, state)
-    texts = None
-    if dataset.manifest.has_captions:
-        texts = [first_caption(dataset, i) for i in range(len(dataset))]
+def _first_captions(dataset: ImageDataset) -> list[str]:
+    return [first_caption(dataset, i) for i in range(len(dataset))]
 
-    tokens = of_captions(dataset, range(len(dataset)), name, None)
+
+def _encoded(texts: list[str], encoder: TextEncoder) -> Prompts:
+    """Texts that are encoded when they are drawn."""
+
+    def tokens(numbers: Sequence[int]) -> Tensor:
+        return encoder([texts[number] for number in numbers])
+
+    return Prompts(
+        count=len(texts),
+        texts=texts,
+        tokens=tokens,
+        empty=lambda: encoder([""])[0],
+        fingerprint=_hash([encoder.name, encoder.fingerprint, texts]),
+        cut=cut_notice(encoder, texts, "prompts"),
+    )
+
+
+def _encodes_anew(options: DrawOptions, dataset: ImageDataset) -> bool:
+    """Whether the user has given weights to encode captions by whose tokens are stored.
+
+    Raises:
+        RepaError: if there are only the tokens.
+    """
+    if options.text_encoder_weights is not None and not dataset.manifest.has_captions:
+        raise RepaError(
+            f"--text-encoder-weights: {options.captions} has tokens of its captions and not their "
+            "words: leave it out"
+        )
+    return options.text_encoder_weights is not None
+
+
+def _stored(dataset: ImageDataset, name: str, model: MMDiT, state: CheckpointState) -> Prompts:
+    """The first caption of each image, whose tokens the dataset has."""
+    assert isinstance(dataset, (PreparedDataset, UViTDataset))  # others store no tokens
+    record = dataset.manifest.text[name]
+    check_sizes(name, record.length, record.dim, model, state)
+    if has_other_weights(record.weights, state):
+        raise RepaError(
+            f"--captions {dataset.folder}: its tokens of {name} were made by other weights than "
+            f"those that {state.model} was trained with: give those as --text-encoder-weights, "
+            "and its captions are encoded by them"
+        )
+    texts = _first_captions(dataset) if dataset.manifest.has_captions else None
+    files = dataset.manifest.source.fingerprint
+    made = record.model_dump(exclude={"truncated", "empty_sha256"})  # which tell of other captions
 
     def empty() -> Tensor:
         return torch.from_numpy(dataset.empty_text(name).copy())
 
-    return Prompts(len(dataset), texts, tokens, empty, dataset.manifest.source.fingerprint)
+    return Prompts(
+        count=len(dataset),
+        texts=texts,
+        tokens=of_captions(dataset, range(len(dataset)), name, None),
+        empty=empty,
+        fingerprint=_hash(["stored", name, made, files if texts is None else texts]),
+        cut=_stored_cut(dataset, name),
+    )
 
 
-def _check(name: str, dim: int, found: str, state: CheckpointState) -> None:
-    """Whether texts are encoded as those that the model was trained with.
+def _stored_cut(dataset: PreparedDataset | UViTDataset, name: str) -> str | None:
+    """What `prepare` has counted, of all captions."""
+    record = dataset.manifest.text[name]
+    if not record.truncated:
+        return None
+    return (
+        f"{record.truncated:,} captions of {dataset.folder}, counting all of each image, were "
+        f"longer than {record.length} tokens and are cut"
+    )
 
-    The weights are compared where both are known.
-    """
-    wanted = state.model_arguments.get("context_dim")
-    if dim != wanted:
-        raise RepaError(f"text encoder {name} gives tokens of {dim}, {state.model} takes {wanted}")
-    trained = state.text.weights if state.text is not None else ""
-    if found and trained and found != trained:
-        raise RepaError(
-            f"the text encoder {name} has other weights than the one that {state.model} was "
-            "trained with: give those as --text-encoder-weights"
-        )
+
+def _hash(decisive: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
+from accelerate import PartialState
 from torch import Tensor
 
-from repa.checkpoints import CheckpointState
+from repa.checkpoints import CheckpointState, lacks_null_context
 from repa.config import DrawOptions
 from repa.config.sample import PromptOptions
 from repa.errors import RepaError
@@ -22,7 +22,8 @@ from repa.files import write_atomically
 from repa.models import Backbone, MMDiT, Transformer
 from repa.sampling.archive import SampleArchive
 from repa.sampling.labels import choose_labels
-from repa.sampling.prompts import Prompts, choose_prompts, fill_null_context
+from repa.sampling.prompts import Prompts, choose_prompts
+from repa.sampling.text_encoder import fill_null_context
 
 # From the labels (n,) of some images to the conditions (n, ...) that the model takes.
 Condition = Callable[[Tensor], Tensor]
@@ -47,7 +48,11 @@ class Wanted:
         return {} if self.prompts is None else {"prompts": self.prompts.fingerprint}
 
     def write_prompts(self, archive: SampleArchive) -> None:
-        """Which image is of which text, beside the archive; nothing for classes."""
+        """Which image is of which text, beside the archive; nothing for classes.
+
+        Raises:
+            RepaError: if it cannot be written.
+        """
         if self.prompts is None or self.prompts.texts is None:
             return
         lines = (
@@ -55,11 +60,14 @@ class Wanted:
             for i, label in enumerate(self.labels.tolist())
         )
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        write_atomically(archive.prompts, text.encode())
+        try:
+            write_atomically(archive.prompts, text.encode())
+        except OSError as error:
+            raise RepaError(f"cannot write {archive.prompts}: {error}") from None
 
 
 def choose_wanted(
-    options: DrawOptions, model: Backbone, state: CheckpointState, device: torch.device
+    options: DrawOptions, model: Backbone, state: CheckpointState, processes: PartialState
 ) -> Wanted:
     """What the options ask of this model.
 
@@ -67,8 +75,9 @@ def choose_wanted(
         RepaError: if it takes something else, or a class or text cannot be had.
     """
     if isinstance(model, MMDiT):
-        prompts = choose_prompts(options, state, device)
-        fill_null_context(model, prompts, state)
+        prompts = choose_prompts(options, model, state, processes)
+        if lacks_null_context(state):
+            fill_null_context(model, prompts.empty())
         count = prompts.count
         if "num_fid_samples" in options.model_fields_set:
             count = options.num_fid_samples

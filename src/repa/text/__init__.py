@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from repa.errors import RepaError
-from repa.text.base import TextEncoder
+from repa.text.base import TextEncoder, cut_notice
 from repa.text.families import load_clip, load_minilm, load_sentence, load_t5
 
 Loader = Callable[[str, str, Path | None], TextEncoder]
@@ -56,4 +56,4 @@ def create_text_encoder(name: str, weights: Path | None = None) -> TextEncoder:
         return load(name, place, weights)
 
 
-__all__ = ["KINDS", "TEXT_ENCODERS", "TextEncoder", "create_text_encoder"]
+__all__ = ["KINDS", "TEXT_ENCODERS", "TextEncoder", "create_text_encoder", "cut_notice"]

@@ -54,6 +54,8 @@ class TextEncoder(nn.Module):
     def forward(self, captions: Sequence[str]) -> Tensor:
         """Tokens of any number of captions.
 
+        Where mixed precision surrounds it, in bfloat16: T5's feed-forwards leave float16's range.
+
         Args:
             captions: N strings; "" is the empty caption.
 
@@ -61,14 +63,21 @@ class TextEncoder(nn.Module):
             (N, length, dim), float32, on the network's device.
 
         Raises:
-            RepaError: if a caption is not text.
+            RepaError: if a caption is not text, or a token is not finite.
         """
         captions = _checked(captions)
         device = next(self.network.parameters()).device
         tokens = torch.zeros(len(captions), self.length, self.dim, device=device)
-        for start in range(0, len(captions), SLICE):
-            hidden = self._encode(captions[start : start + SLICE], device)
-            tokens[start : start + SLICE, : hidden.shape[1]] = hidden
+        mixed = torch.is_autocast_enabled(device.type)
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            for start in range(0, len(captions), SLICE):
+                hidden = self._encode(captions[start : start + SLICE], device)
+                tokens[start : start + SLICE, : hidden.shape[1]] = hidden
+        if not torch.isfinite(tokens).all():
+            raise RepaError(
+                f"the text encoder {self.name} makes tokens that are not finite: its weights are "
+                "broken, put others into a folder and name that with --text-encoder-weights"
+            )
         return tokens
 
     def lengths(self, captions: Sequence[str]) -> list[int]:
@@ -102,6 +111,30 @@ class TextEncoder(nn.Module):
         mask = batch.attention_mask
         hidden = self.network(input_ids=batch.input_ids, attention_mask=mask).last_hidden_state
         return hidden.masked_fill(mask[..., None] == 0, 0)
+
+
+def cut_notice(encoder: TextEncoder, texts: Sequence[str], what: str) -> str | None:
+    """How many texts are longer than the encoder takes; None if no text is.
+
+    Args:
+        encoder: cuts what is longer.
+        texts: N of them.
+        what: they are, such as "prompts".
+
+    Returns:
+        "2 of 40 prompts are longer than 77 tokens and are cut".
+
+    Raises:
+        RepaError: if one is not text.
+    """
+    count = sum(length > encoder.length for length in encoder.lengths(texts))
+    if not count:
+        return None
+    are = "is" if count == 1 else "are"
+    return (
+        f"{count:,} of {len(texts):,} {what} {are} longer than {encoder.length} tokens and {are} "
+        "cut"
+    )
 
 
 def _checked(captions: Sequence[str]) -> list[str]:

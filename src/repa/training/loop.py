@@ -50,10 +50,11 @@ def train(options: TrainOptions) -> Path:
     device = accelerator.device
 
     torch.manual_seed(options.seed)  # the same initial weights on every process
-    texts = open_texts(options, dataset, device)
+    texts = open_texts(options, dataset, accelerator)
     model = build_model(options, dataset, texts)
     objective = build_objective(options, model)
-    make_batch, target_dims = build_batch_maker(options, dataset, model, texts, device)
+    with accelerator.local_main_process_first():  # the others wait while one downloads encoders
+        make_batch, target_dims = build_batch_maker(options, dataset, model, texts, device)
     module = TrainingModule(
         model,
         objective,

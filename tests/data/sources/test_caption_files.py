@@ -126,6 +126,18 @@ def test_every_folder_may_have_its_own_metadata(write_source: WriteSource) -> No
     }
 
 
+def test_metadata_reaches_no_file_outside_its_source(
+    tmp_path: Path, write_source: WriteSource, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outside = tmp_path / "outside.png"
+    outside.write_bytes(b"secret")
+    names = ["../outside.png", "cat/../../outside.png", str(outside)]
+    table = TABLE + b"\n" + lines(*({"file_name": name, "text": "out"} for name in names))
+    source = open_source(write_source(IMAGES | {"metadata.jsonl": table}))
+    assert captions(source) == CAPTIONS
+    assert "2 x caption file name in metadata.jsonl without an image\n" in capsys.readouterr().err
+
+
 def test_metadata_precedes_text_files(write_source: WriteSource) -> None:
     texts = dict.fromkeys(TEXTS, b"not this")
     assert captions(open_source(write_source(IMAGES | texts | {"metadata.jsonl": TABLE}))) == (

@@ -218,6 +218,10 @@ BROKEN = {
         "captions_train2014.json in .* has captions of unknown image ids: 1, the first is 10",
     ),
     "caption no text": ({"annotations": [{"image_id": 9, "caption": 5}]}, "is not of the form"),
+    "caption null": (
+        {"annotations": [{"image_id": 9, "caption": None}]},
+        r"is not of the form .* \(None is no str\); unpack or download it again",
+    ),
     "caption missing": ({"annotations": [{"image_id": 9}]}, "is not of the form"),
     "id no number": ({"annotations": [{"image_id": "9", "caption": "a"}]}, "is not of the form"),
     "no list": ({"images": 3}, "is not of the form"),
@@ -252,7 +256,10 @@ def test_annotations_that_do_not_fit_are_one_clear_line(
     [
         (b"", "is not of the form"),
         (b"[]", "is not of the form"),
-        (b'{"images": [', "is not of the form"),
+        (
+            b'{"images": [',
+            r"is not of the form .* \(Expecting value: line 1 column 13 \(char 12\)\)",
+        ),
         (b"[" * 100_000, "is not of the form"),
         (b'{"images": [], "x": "\xff"}', r"is not UTF-8 \(byte 21\); save it in that encoding"),
     ],

@@ -140,11 +140,16 @@ def test_without_labels_there_is_one_class(tmp_path: Path, hf: Any, streaming: b
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_captions_may_be_several_or_missing(tmp_path: Path, hf: Any, streaming: bool) -> None:
-    columns = {"jpg": [b"x"] * 4, "captions": [["one", "two"], [], None, ["three", None]]}
+def test_captions_may_be_several_or_missing(
+    tmp_path: Path, hf: Any, streaming: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions = [["one", "two"], [], None, ["three", None], ["", " four\n", "\t"]]
+    columns = {"jpg": [b"x"] * 5, "captions": captions}
     path = parquet(hf.Dataset.from_dict(columns), tmp_path / "x.parquet")
     found = [item.captions for item, _ in rows(open_source(path, streaming=streaming))]
-    assert found == [("one", "two"), (), (), ("three",)]
+    assert found == [("one", "two"), (), (), ("three",), ("four",)]
+    counted = "warning: captions of x.parquet: 2 x image without a caption\n"
+    assert (counted in capsys.readouterr().err) is not streaming
 
 
 @pytest.fixture

@@ -109,6 +109,17 @@ def test_a_caption_that_is_no_unicode_can_be_written(write: Callable[..., Source
     assert source.items[0].captions[0].encode() == b"bad \\ud800 x"
 
 
+def test_images_without_captions_are_counted_where_others_have_one(
+    write: Callable[..., Source], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not any(item.captions for item in write(PLAIN).items)
+    assert capsys.readouterr().err == ""
+    more = {"cat/1.txt": b" ", "cat/2.json": b'{"caption": ["", " a cat ", "\\n"]}'}
+    source = write(dict(sorted((PLAIN | more).items())))
+    assert {item.captions for item in source.items} == {(), ("a cat",)}
+    assert capsys.readouterr().err == ("warning: captions of x.tar: 2 x image without a caption\n")
+
+
 def test_imagenets_own_tars_are_a_class_each(tmp_path: Path, write_tar: Write) -> None:
     (tmp_path / "train").mkdir()
     for wnid in ("n01443537", "n01440764"):
@@ -272,6 +283,12 @@ FAULTS: dict[str, tuple[dict[str, bytes], str]] = {
     "fraction": ({"a.jpg": b"", "a.json": b'{"label": 1.5}'}, "not of the form"),
     "truth value": ({"a.jpg": b"", "a.json": b'{"label": true}'}, "not of the form"),
     "caption number": ({"a.jpg": b"", "a.json": b'{"caption": 1}'}, "not of the form"),
+    "caption in Latin-1": (
+        {"a.jpg": b"", "a.txt": b"caf\xe9"},
+        r"the .txt of a in x.tar is not UTF-8 \(byte 3\); save it in that encoding",
+    ),
+    "class in Latin-1": ({"a.jpg": b"", "a.cls": b"caf\xe9"}, "the .cls of a in x.tar is not UTF"),
+    "JSON in Latin-1": ({"a.jpg": b"", "a.json": b'{"caption": "caf\xe9"}'}, "is not UTF-8"),
     "caption numbers": ({"a.jpg": b"", "a.json": b'{"caption": [1]}'}, "not of the form"),
 }
 
@@ -312,7 +329,7 @@ def test_of_a_truncated_tar_the_complete_members_are_used(
     for length in range(600, ends[-1] + 600, 100):
         count = sum(end <= length for end in ends)
         expected = contents(open_source(str(write_tar(path, dict(list(SAMPLES.items())[:count])))))
-        assert capsys.readouterr().err == ""
+        assert "is cut off" not in capsys.readouterr().err
         path.write_bytes(whole[:length])
         assert contents(open_source(str(path))) == expected
         assert "x.tar is cut off or damaged after byte" in capsys.readouterr().err

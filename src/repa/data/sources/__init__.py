@@ -10,7 +10,7 @@ from typing import Literal, overload
 
 from repa.data.sources import huggingface
 from repa.data.sources.base import Columns, Item, Source, Stream, is_image_name, printable
-from repa.data.sources.coco import is_coco, open_coco
+from repa.data.sources.coco import is_coco, open_coco, refuse_inner
 from repa.data.sources.files import Folder, Zip, is_wanted, open_files
 from repa.data.sources.imagenet import open_imagenet_folder, open_imagenet_zip
 from repa.data.sources.tars import BRACES, TAR, expand_braces
@@ -60,7 +60,8 @@ def open_source(
         A `Stream` if streaming, else a `Source`.
 
     Raises:
-        RepaError: if there is no such source or split, it cannot be read, or it has no image.
+        RepaError: if there is no such source or split, it cannot be read, it has no image, or
+            MS-COCO lies in it with captions that would not be read.
     """
     path = Path(source)
     if source.startswith(huggingface.HUB):
@@ -71,15 +72,22 @@ def open_source(
         return huggingface.open_file(path, streaming, columns)
     if streaming:
         raise RepaError(f"{source} cannot be streamed; only Hugging Face datasets can")
+    return _open_tree(path, split) or _open_other(source, split)
+
+
+def _open_tree(path: Path, split: str | None) -> Source | None:
+    """MS-COCO's own tree or ImageNet's; None if it is neither."""
     if is_coco(path):
         return open_coco(path, split)
-    return _open_imagenet(path, split) or _open_other(source, split)
-
-
-def _open_imagenet(path: Path, split: str | None) -> Source | None:
     if path.is_dir():
+        found = path.glob("*/annotations/captions_*.json")
+        refuse_inner(path, (file.relative_to(path).as_posix() for file in found))
         return open_imagenet_folder(path, split)
-    return open_imagenet_zip(Zip(path), split) if _is_zip(path) else None
+    if not _is_zip(path):
+        return None
+    archive = Zip(path)
+    refuse_inner(path, archive.names())
+    return open_imagenet_zip(archive, split)
 
 
 def _open_other(source: str, split: str | None) -> Source:

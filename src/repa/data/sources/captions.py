@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from repa.data.sources.base import printable
+from repa.data.sources.base import Item, printable
 from repa.errors import RepaError, first_line
 
 METADATA = "metadata.jsonl"
@@ -176,6 +176,18 @@ def warn(source: str, notes: Mapping[str, int]) -> None:
     found = [f"{count} x {what}" for what, count in notes.items() if count]
     if found:
         print(f"warning: captions of {source}: {', '.join(found)}", file=sys.stderr)
+
+
+def warn_of_missing(source: str, items: Sequence[Item]) -> None:
+    """Says how many items have no caption, if others have one.
+
+    Args:
+        source: its name.
+        items: all of it.
+    """
+    num_missing = sum(not item.captions for item in items)
+    if num_missing < len(items):
+        warn(source, {"image without a caption": num_missing})
 
 
 def _stem(name: str) -> str:

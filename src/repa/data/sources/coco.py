@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 from repa.data.sources.base import Item, Source, is_image_name, printable
 from repa.data.sources.captions import clean, read_text, warn
 from repa.data.sources.files import Folder, Zip, is_wanted
-from repa.errors import RepaError
+from repa.errors import RepaError, first_line
 
 YEARS = ("2014", "2017")
 SPLITS = {"train": "train", "val": "val", "validation": "val"}  # by --split
 PARTS = tuple(part + year for year in YEARS for part in ("train", "val"))
+ANNOTATIONS = re.compile(rf"(.*/)?annotations/captions_({'|'.join(PARTS)})\.json")
 MAX_ANNOTATIONS = 1 << 30  # bytes; train2014 has 66 million
 FORM = '{"images": [{"id", "file_name"}, ...], "annotations": [{"image_id", "caption"}, ...]}'
 
@@ -52,6 +54,29 @@ def open_coco(root: Path, split: str | None) -> Source:
     warn(name, {"empty caption": num_empty})
     items = [Item(n, 0, captions[n]) for n in sorted(files)]
     return Source(name, items, ["image"], images.read)
+
+
+def refuse_inner(source: Path, names: Iterable[str]) -> None:
+    """Refuses a zip, or a folder further up, in which MS-COCO's tree lies: no caption gets lost.
+
+    Args:
+        source: what the user named.
+        names: of the files in it.
+
+    Raises:
+        RepaError: if captions of MS-COCO are among them.
+    """
+    matches = (ANNOTATIONS.fullmatch(name) for name in names if is_wanted(name))
+    found = next((match for match in matches if match), None)
+    if found is None:
+        return
+    inner = source / (found[1] or "")
+    if source.is_dir():
+        raise RepaError(f"{source} holds MS-COCO and its captions further down: give {inner}")
+    raise RepaError(
+        f"{source} holds MS-COCO and its captions ({found[0]}), which are not read from one zip: "
+        "unpack it and give the folder that holds annotations/"
+    )
 
 
 def _pick_part(root: Path, split: str | None) -> str:
@@ -97,11 +122,13 @@ def _read_captions(
         pairs = [
             (_typed(a["image_id"], int), _typed(a["caption"], str)) for a in content["annotations"]
         ]
-        is_sound = len(names) == len(content["images"]) == len(set(names.values()))
-    except (ValueError, LookupError, TypeError, RecursionError):
-        is_sound = False
-    if not is_sound:
-        raise RepaError(f"{file} in {root} is not of the form {FORM}, each image once")
+        if not len(names) == len(content["images"]) == len(set(names.values())):
+            raise ValueError("an image is there twice")
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise RepaError(
+            f"{file} in {root} is not of the form {FORM}, each image once ({first_line(error)}); "
+            "unpack or download it again"
+        ) from None
     unknown = {image for image, _ in pairs if image not in names}
     _refuse_any(map(str, unknown), f"{file} in {root} has captions of unknown image ids")
     captions: dict[str, list[str]] = {name: [] for name in names.values()}

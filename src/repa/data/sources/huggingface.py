@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from repa.data.sources.base import Columns, Item, Source, Stream, number_labels
+from repa.data.sources.captions import clean, warn_of_missing
 from repa.data.sources.columns import find_columns, type_name
 from repa.errors import RepaError, first_line
 
@@ -162,6 +163,7 @@ class _Table:
             Item(_row_name(row), label, _captions(text))
             for row, (label, text) in enumerate(zip(labels, texts, strict=True))
         ]
+        warn_of_missing(self.name, items)
         images = self.dataset.select_columns([self.image])
         return Source(self.name, items, classes, partial(_read_row, images, self.image), origin)
 
@@ -210,7 +212,7 @@ def _row_name(row: int) -> str:
 
 def _captions(value: str | list | None) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value or []
-    return tuple(text for text in texts if text)
+    return clean([text for text in texts if text is not None])
 
 
 def _read_row(images: Any, column: str, name: str) -> bytes:

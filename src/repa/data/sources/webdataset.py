@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from repa.data.sources.base import Item, Source, is_image_name, number_labels, printable
+from repa.data.sources.captions import clean, warn_of_missing
 from repa.data.sources.files import common_folder, label_by_folder
 from repa.data.sources.tars import Fields, TarReader, index_tar, open_tar
 from repa.errors import RepaError
@@ -39,7 +40,8 @@ def open_tars(name: str, paths: list[Path]) -> Source:
         paths: the tars.
 
     Raises:
-        RepaError: if a file is no tar or compressed, there is no image, or labels do not fit.
+        RepaError: if a file is no tar or compressed, there is no image, labels do not fit, or a
+            label or caption is not UTF-8.
     """
     reader = TarReader(paths)
     samples: list[Sample] = []
@@ -64,6 +66,7 @@ def open_tars(name: str, paths: list[Path]) -> Source:
     else:
         labels, classes = _label_by_folder([sample.key for sample in samples])
     items = [Item(s.name, i, s.captions) for s, i in zip(samples, labels, strict=True)]
+    warn_of_missing(name, items)
     return Source(name, items, classes, reader.read)
 
 
@@ -106,7 +109,7 @@ def _describe(
         label = int(cls) if re.fullmatch(r"-?\d{1,18}", cls) else cls
     if text:
         captions = [text]
-    return label, tuple(map(printable, captions))
+    return label, clean(captions)
 
 
 def _read(file: BinaryIO, fields: Fields, field: str, where: str) -> str:
@@ -114,7 +117,12 @@ def _read(file: BinaryIO, fields: Fields, field: str, where: str) -> str:
     offset, size = fields.get(field, (0, 0))
     if size > MAX_FIELD:
         raise RepaError(f"the .{field} of {where} has {size} bytes; expected at most {MAX_FIELD}")
-    return os.pread(file.fileno(), size, offset).decode("utf-8-sig", "replace").strip()
+    try:
+        return os.pread(file.fileno(), size, offset).decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise RepaError(
+            f"the .{field} of {where} is not UTF-8 (byte {error.start}); save it in that encoding"
+        ) from None
 
 
 def _label(sample: Sample) -> int | str:
