@@ -125,7 +125,7 @@ def test_the_page_of_a_bare_run_has_only_what_there_is(tmp_path: Path) -> None:
     for name in ("samples", "evaluation", "representations", "training"):
         assert f'<section id="{name}"' not in text
         assert f'href="#{name}"' not in text
-    assert "Nothing was measured" in text
+    assert "There are no evaluations, probes or alignments" in text
     assert "All options" in text
     assert f"repa train --config {tmp_path / 'run' / 'config.yaml'}" in text
 

@@ -12,7 +12,7 @@ from repa.report.overview import Measured, overview
 from repa.report.runs import RunRecord
 from repa.report.speed_up import OVER, speed_up
 
-NOTHING = "Nothing was measured but the training itself."
+NOTHING = "There are no evaluations, probes or alignments of it."
 
 
 @dataclass(frozen=True)
