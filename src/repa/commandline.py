@@ -90,7 +90,7 @@ def _add_option(group: Any, name: str, field: FieldInfo) -> None:
     flag = "--" + name.replace("_", "-")
     if _is_positional(field):  # none at all is for pydantic to judge: a recipe may give them
         group.add_argument(name, nargs="*", metavar=_argument(name), help=text)
-    elif field.annotation is bool:
+    elif field.annotation in (bool, bool | None):
         group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
     elif _takes_several(field):
         group.add_argument(

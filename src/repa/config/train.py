@@ -63,7 +63,14 @@ class ModelOptions(Options):
     )
     fused_attn: bool = Field(True, description="PyTorch's fused attention kernels")
     qk_norm: bool = Field(False, description="LayerNorm on queries and keys")
-    compile: bool = Field(False, description="torch.compile; needs a C++ compiler")
+    compile: bool | None = Field(
+        None,
+        description="torch.compile; needs a C++ compiler; by default on CUDA, in runs of 1,000 "
+        "steps or more",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="compute each block anew in the backward pass: less memory, more time"
+    )
 
 
 class TextOptions(Options):

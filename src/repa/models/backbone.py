@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, overload
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from repa.errors import RepaError
 from repa.models.layers import PatchEmbed, TimestepEmbedder, sincos_position_embedding
@@ -41,6 +42,8 @@ class Backbone(
     Attributes:
         objective: how it is trained and sampled: "flow" (times in [0, 1]) or "ddpm" (noise and
             variance, times 0 to 999).
+        gradient_checkpointing: computes each block anew in the backward pass instead of keeping
+            what is inside it (Chen et al., 2016).
 
     Raises:
         RepaError: if the sizes do not divide.
@@ -70,6 +73,7 @@ class Backbone(
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.hidden_size = hidden_size
+        self.gradient_checkpointing = False
         self.x_embedder = PatchEmbed(patch_size, in_channels, hidden_size)
         self.t_embedder = TimestepEmbedder(hidden_size)
         self.register_buffer("pos_embed", sincos_position_embedding(hidden_size, self.grid_size))
@@ -106,6 +110,12 @@ class Backbone(
         self, x: Tensor, t: Tensor, y: Tensor, look: Callable[[int, Tensor], None]
     ) -> Tensor:
         """The prediction; calls `look(depth, hidden state)` after each block, from 1."""
+
+    def run_block(self, block: nn.Module, *inputs: Tensor | None) -> Any:
+        """What a block returns for these inputs; see `gradient_checkpointing`."""
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
 
     def initialize_weights(self) -> None:
         """Xavier-uniform linear layers, N(0, 0.02) embeddings, zero modulation and output."""

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SHORT = 256  # tokens
+
 
 class PatchEmbed(nn.Module):
     """Cuts a square image or latent into patches and projects each to a token."""
@@ -63,7 +65,7 @@ class LabelEmbedder(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention, optionally with LayerNorm on queries and keys.
 
-    `fused=False` computes the softmax explicitly, in the order of the formula.
+    With `fused` by PyTorch's fused kernels where they are faster, else as the formula has it.
     """
 
     def __init__(self, hidden_size: int, num_heads: int, qk_norm: bool, fused: bool):
@@ -81,11 +83,27 @@ class Attention(nn.Module):
         qkv = self.qkv(x).reshape(n, t, 3, self.num_heads, d // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (N, heads, T, D / heads)
         q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
-        if self.fused:
-            x = F.scaled_dot_product_attention(q, k, v)
-        else:
-            x = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+        x = attend(q, k, v, self.fused)
         return self.proj(x.transpose(1, 2).reshape(n, t, d))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, fused: bool, mask: Tensor | None = None) -> Tensor:
+    """`softmax(q k^T / sqrt(d)) v`, all (N, heads, tokens, d).
+
+    Args:
+        q, k, v: queries, keys, values.
+        fused: by PyTorch's fused kernel, but for short sequences in half precision on a CPU, where
+            that is slower than the formula (benchmarks/cpu_choices.py).
+        mask: True where a key is seen, broadcast to (N, heads, tokens, tokens).
+    """
+    is_half = q.dtype in (torch.bfloat16, torch.float16)
+    short = q.device.type == "cpu" and is_half and k.shape[2] <= SHORT
+    if fused and not short:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    scores = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(dim=-1) @ v
 
 
 class Mlp(nn.Module):

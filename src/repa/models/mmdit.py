@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from repa.errors import RepaError
 from repa.models.backbone import Backbone
-from repa.models.layers import FinalLayer, Mlp, modulate, unpatchify
+from repa.models.layers import FinalLayer, Mlp, attend, modulate, unpatchify
 
 Heads = tuple[Tensor, Tensor, Tensor]  # queries, keys, values, each (N, heads, tokens, D / heads)
 
@@ -102,7 +102,7 @@ class MMDiT(Backbone, pipeline_tag="text-to-image"):
             mask = attended[:, None, None, :]  # (N, 1, 1, L + T): keys that all queries see
         context = self.context_embedder(y.to(self.context_embedder.weight.dtype))  # (N, L, D)
         for depth, block in enumerate(self.joint_blocks, start=1):
-            context, x = block(context, x, c, mask)
+            context, x = self.run_block(block, context, x, c, mask)
             look(depth, x)
         return unpatchify(self.final_layer(x, c), self.patch_size, rows)
 
@@ -153,14 +153,7 @@ class JointBlock(nn.Module):
         x_heads, x_rest = self.x_block.before(x, c)
         pairs = zip(context_heads, x_heads, strict=True)
         q, k, v = (torch.cat(pair, dim=2) for pair in pairs)  # (N, heads, L + T, D / heads)
-        if self.fused:
-            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        else:
-            scores = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)
-            if mask is not None:
-                scores = scores.masked_fill(~mask, float("-inf"))
-            attended = scores.softmax(dim=-1) @ v
-        attended = attended.transpose(1, 2).flatten(2)  # (N, L + T, D)
+        attended = attend(q, k, v, self.fused, mask).transpose(1, 2).flatten(2)  # (N, L + T, D)
         if not self.context_block.ends:
             context = self.context_block.after(context, attended[:, :length], context_rest)
         return context, self.x_block.after(x, attended[:, length:], x_rest)

@@ -93,7 +93,7 @@ class Transformer(Backbone, pipeline_tag="unconditional-image-generation"):
         x = self.x_embedder(x) + self.pos_embed  # (N, T, D)
         c = self.t_embedder(t) + self.y_embedder(y)  # (N, D)
         for depth, block in enumerate(self.blocks, start=1):
-            x = block(x, c)
+            x = self.run_block(block, x, c)
             look(depth, x)
         return unpatchify(self.final_layer(x, c), self.patch_size, self.grid_size)
 

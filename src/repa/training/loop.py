@@ -12,6 +12,7 @@ from repa.data import open_dataset
 from repa.data.visits import ProcessBatches, Visits, visit_loader
 from repa.training.analysis import Analyses
 from repa.training.checkpoint import restore, save_checkpoint
+from repa.training.compiling import compile_training
 from repa.training.ema import EMA
 from repa.training.evaluation import Evaluations
 from repa.training.log import MetricsLog
@@ -31,6 +32,7 @@ from repa.training.setup import (
     pick_workers,
     start,
 )
+from repa.training.step import TrainingStep
 from repa.training.texts import open_texts
 
 
@@ -85,9 +87,8 @@ def train(options: TrainOptions) -> Path:
         analyses = Analyses(options, dataset, objective, accelerator, run, state.step)
     open_run(options, run, accelerator, state)
 
-    if options.compile:
-        module.compile()
-    wrapped, optimizer = accelerator.prepare(module, optimizer)
+    compile_training(options, device, module, make_batch.encoders.values())
+    take_step = TrainingStep(accelerator, make_batch, module, optimizer, ema, options.max_grad_norm)
     if accelerator.scaler is not None and state.scaler:
         accelerator.scaler.load_state_dict(state.scaler)
 
@@ -120,20 +121,9 @@ def train(options: TrainOptions) -> Path:
 
     step = state.step
     for arrays in loader:
-        with accelerator.accumulate(wrapped):
-            with accelerator.autocast():
-                batch = make_batch(arrays)
-            losses = wrapped(batch)
-            accelerator.backward(losses["loss"])
-            if accelerator.sync_gradients:
-                norm = accelerator.clip_grad_norm_(wrapped.parameters(), options.max_grad_norm)
-                losses["grad_norm"] = norm
-            optimizer.step()
-            optimizer.zero_grad()
-        log.add(losses)
+        log.add(take_step(arrays))
         if not accelerator.sync_gradients:
             continue
-        ema.update()
         step += 1
         progress.update()
 
@@ -151,7 +141,9 @@ def train(options: TrainOptions) -> Path:
                 scaler = accelerator.scaler
                 now = {"step": step, "scaler": scaler.state_dict() if scaler else None}
                 folder = run / "checkpoints" / f"{step:07d}"
-                save_checkpoint(folder, state.model_copy(update=now), module, ema.model, optimizer)
+                save_checkpoint(
+                    folder, state.model_copy(update=now), module, ema.model, take_step.optimizer
+                )
 
     progress.close()
     accelerator.wait_for_everyone()

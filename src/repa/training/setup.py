@@ -130,6 +130,7 @@ def build_model(options: TrainOptions, dataset: ImageDataset, texts: Texts | Non
     model = create_model(options.model, **_model_arguments(options, dataset, texts))
     if texts is not None and isinstance(model, MMDiT):
         model.null_context.copy_(texts.empty)
+    model.gradient_checkpointing = options.gradient_checkpointing
     return model
 
 

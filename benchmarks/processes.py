@@ -1,0 +1,102 @@
+"""Several ways to do a thing, each in a process of its own, a step at a time in turn.
+
+So nothing that a way sets (precision, threads, compiled kernels, memory) reaches another, the
+memory that each takes is its own, and what else happens on the machine hits all of them alike.
+"""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import resource
+import statistics
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import torch
+
+# Makes a way's step. It goes to the process, so it must be a function of a module, or a `partial`.
+Make = Callable[[], Callable[[], None]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a way took.
+
+    Attributes:
+        first: seconds of its first step, compiling included.
+        seconds: of each later one.
+        peak: most bytes: of its tensors on a GPU, else of its process.
+    """
+
+    first: float
+    seconds: list[float]
+    peak: int
+
+    @property
+    def median(self) -> float:
+        """Seconds a step."""
+        return statistics.median(self.seconds)
+
+
+def in_turn(ways: Mapping[str, Make], rounds: int, warmup: int = 2) -> dict[str, Measured]:
+    """Runs a step of each way, then the next one of each, `rounds` times.
+
+    Args:
+        ways: by name.
+        rounds: that count.
+        warmup: rounds before them.
+
+    Raises:
+        RuntimeError: if a way fails; its traceback is printed.
+    """
+    context = mp.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    processes = []
+    for name, make in ways.items():
+        pipes[name], theirs = context.Pipe()
+        processes.append(context.Process(target=_work, args=(make, theirs), daemon=True))
+        processes[-1].start()
+        theirs.close()
+        _ask(name, pipes[name])  # has been made; the next is made alone, too
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(warmup + rounds):
+        for name, pipe in pipes.items():
+            pipe.send("step")
+            times[name].append(_ask(name, pipe))
+    result = {}
+    for name, pipe in pipes.items():
+        pipe.send("stop")
+        result[name] = Measured(times[name][0], times[name][warmup:], int(_ask(name, pipe)))
+    for process in processes:
+        process.join()
+    return result
+
+
+def _ask(name: str, pipe: Connection) -> float:
+    try:
+        return float(pipe.recv())
+    except EOFError:
+        raise RuntimeError(f"{name} failed") from None
+
+
+def _work(make: Make, pipe: Connection) -> None:
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
+    on_gpu = torch.cuda.is_available()
+    try:
+        step = make()
+        pipe.send(0)
+        while pipe.recv() == "step":
+            started = time.perf_counter()
+            step()
+            if on_gpu:
+                torch.cuda.synchronize()
+            pipe.send(time.perf_counter() - started)
+    except Exception:
+        traceback.print_exc()
+        return
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    pipe.send(torch.cuda.max_memory_allocated() if on_gpu else 1024 * kib)

@@ -1,0 +1,61 @@
+"""A step of training: from a loader's arrays to changed weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from repa.training.batches import BatchMaker
+from repa.training.ema import EMA
+
+
+class TrainingStep:
+    """Forward and backward pass of a batch; where its gradients are whole, the optimizer and EMA.
+
+    `accelerator.sync_gradients` says whether they were: not if more batches are accumulated.
+
+    Args:
+        accelerator: device, processes, precision, and how many batches are accumulated.
+        make_batch: from arrays to batches on the device.
+        module: from batches to losses.
+        optimizer: of the module's parameters.
+        ema: of the module's backbone.
+        max_grad_norm: to which the gradients' norm is clipped.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        make_batch: BatchMaker,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        ema: EMA,
+        max_grad_norm: float,
+    ):
+        self.accelerator = accelerator
+        self.make_batch = make_batch
+        self.module, self.optimizer = accelerator.prepare(module, optimizer)
+        self.ema = ema
+        self.max_grad_norm = max_grad_norm
+
+    def __call__(self, arrays: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Losses of the batch, and `grad_norm` before clipping where the optimizer stepped."""
+        accelerator = self.accelerator
+        with accelerator.accumulate(self.module):
+            with accelerator.autocast():
+                batch = self.make_batch(arrays)
+            losses: dict[str, Tensor] = self.module(batch)
+            accelerator.backward(losses["loss"])
+            if accelerator.sync_gradients:
+                losses["grad_norm"] = accelerator.clip_grad_norm_(
+                    self.module.parameters(), self.max_grad_norm
+                )
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        if accelerator.sync_gradients:
+            self.ema.update()
+        return losses
