@@ -1,7 +1,7 @@
 """A training step, ours and the release's, on the same images in one run.
 
     python benchmarks/train_step.py [--against RELEASE] [--model SiT-S/2] [--batch 16] [--cached]
-        [--ours default fp32 bf16+compile ...] [--release fp16] [--rounds 10] [--json OUT]
+        [--ours default fp32 bf16+compile ...] [--release fp16 ...] [--rounds 10] [--json OUT]
 
 Ours is what `repa train` runs; the release's is its model, loss, EMA and optimizer, from a
 checkout, as its loop runs them. Both compute the tokens of DINOv2-B (timm's network with random
@@ -10,6 +10,7 @@ and medians are compared.
 
 A way of ours is a precision (fp32, bf16, fp16; default is what `repa train` picks on this device),
 then `+compile` or `+eager`; without either it is compiled as a long run of `repa train` is.
+Ratios are to the first way of the release, or to the last way where there is none of it.
 Utilization is what the matrix products of backbone and heads (three times the forward pass) and of
 the encoder take, over what the device's fastest square matrix product does in that precision.
 """
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256 if on_gpu else 16)
     parser.add_argument("--cached", action="store_true", help="tokens are given, not computed")
     parser.add_argument("--ours", nargs="+", default=["default"] if on_gpu else ["default", "fp32"])
-    parser.add_argument("--release", default="fp16" if on_gpu else "fp32", choices=PRECISIONS)
+    parser.add_argument("--release", nargs="+", default=["fp16"] if on_gpu else ["fp32"])
     parser.add_argument("--allow-tf32", action="store_true", help="of both, on CUDA")
     parser.add_argument("--rounds", type=int, default=20 if on_gpu else 7)
     parser.add_argument("--json", type=Path)
@@ -70,8 +71,9 @@ def main() -> None:
         if precision not in ceilings:
             ceilings[precision] = ceiling(DTYPES[precision], device)
         rows.append(row(name, taken, arguments.batch, operations, ceilings[precision]))
+    base = next((line for line in rows if line["way"].startswith("release")), rows[-1])
     for line in rows:
-        line["ratio"] = line["images_per_second"] / rows[-1]["images_per_second"]
+        line["ratio"] = line["images_per_second"] / base["images_per_second"]
     report(rows, ceilings)
     if arguments.json is not None:
         settings = {key: str(value) for key, value in vars(arguments).items()}
@@ -87,10 +89,11 @@ def main() -> None:
 
 
 def make_ways(arguments: argparse.Namespace, folder: Path) -> dict[str, Make]:
-    """What to measure; the last one is what the others are compared with."""
+    """What to measure."""
     weights = folder / "weights"
     weights.mkdir()
-    write_random_encoder(weights, ENCODER)
+    if not arguments.cached:
+        write_random_encoder(weights, ENCODER)
     data = write_random_dataset(
         folder / "data", arguments.batch, ENCODER if arguments.cached else None
     )
@@ -111,9 +114,9 @@ def make_ways(arguments: argparse.Namespace, folder: Path) -> dict[str, Make]:
             compile=COMPILED[compiled],
         )
         ways[f"ours {name}"] = partial(our_step, options)
-    if arguments.against is not None:
-        ways[f"release {arguments.release}"] = partial(
-            their_step, arguments.against, arguments.model, PRECISIONS[arguments.release],
+    for name in arguments.release if arguments.against is not None else []:
+        ways[f"release {name}"] = partial(
+            their_step, arguments.against, arguments.model, PRECISIONS[name],
             data, weights, arguments.allow_tf32,
         )  # fmt: skip
     return ways

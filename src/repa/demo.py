@@ -153,7 +153,6 @@ def _train_options(options: DemoOptions, name: str, device: torch.device) -> Tra
         data_dir=options.out / "data" / "train",
         model="SiT-Ti/4",
         enc_type=RUNS[name],
-        fused_attn=device.type != "cpu",  # slower there: benchmarks/cpu_choices.py
         encoder_depth=ENCODER_DEPTH,
         projector_dim=512,
         max_train_steps=_steps(options),
@@ -193,7 +192,6 @@ def _sample_options(
         device=options.device,
         per_proc_batch_size=BATCH,
         mixed_precision="auto",
-        fused_attn=device.type != "cpu",
         overwrite=True,  # of a demo with another number of samples
     )
 

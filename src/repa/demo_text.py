@@ -171,7 +171,6 @@ def _train_options(options: DemoOptions, device: torch.device) -> TrainOptions:
         model="MMDiT-Ti/4",
         text_enc_type=TEXT,
         enc_type=TARGET,
-        fused_attn=device.type != "cpu",  # slower there: benchmarks/cpu_choices.py
         encoder_depth=ENCODER_DEPTH,
         projector_dim=512,
         max_train_steps=steps,
@@ -205,7 +204,6 @@ def _draw(
             device=options.device,
             per_proc_batch_size=BATCH,
             mixed_precision="auto",
-            fused_attn=device.type != "cpu",
             overwrite=True,  # of a demo with other names
         )
     )
