@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?=
+AGAINST_RELEASE := $(if $(AGAINST),--against $(AGAINST))
 TRAIN ?= cifar10-train.zip
 TEST ?= cifar10-test.zip
 
@@ -21,11 +22,16 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 
+# Beside a checkout of the release: make bench AGAINST=../REPA
 bench: install
+	$(BIN)/python benchmarks/train_step.py $(AGAINST_RELEASE)
+	$(BIN)/python benchmarks/train_step.py $(AGAINST_RELEASE) --cached
+	$(BIN)/python benchmarks/sampling.py $(AGAINST_RELEASE)
+	$(BIN)/python benchmarks/multi_process.py
+	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/cpu_choices.py
-	$(BIN)/python benchmarks/reading.py
+	$(BIN)/python benchmarks/reading.py $(AGAINST_RELEASE)
 	$(BIN)/python benchmarks/preparing.py
-	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/evaluating.py
 	$(BIN)/python benchmarks/probing.py
 

@@ -24,10 +24,12 @@ import tempfile
 import time
 import traceback
 from functools import partial
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 import torch
+from own_step import own_step
 from processes import Make
 from random_dataset import write_random_dataset
 from train_step import ENCODER, PRECISIONS
@@ -49,44 +51,52 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    if on_gpu and torch.cuda.device_count() < arguments.processes:
-        parser.error(f"--processes {arguments.processes}: {torch.cuda.device_count()} GPUs are here")
+    here = torch.cuda.device_count() if on_gpu else os.cpu_count() or 1
+    if not 1 < arguments.processes <= here:
+        parser.error(f"--processes {arguments.processes}: expected 2 to {here}, one a core or GPU")
 
     with tempfile.TemporaryDirectory() as folder:
-        make = own_way(arguments, Path(folder))
-        groups = {"together": Group(make, arguments.processes, connected=True)}
-        groups["alone"] = Group(make, arguments.processes, connected=False)
-        rates: dict[str, list[float]] = {name: [] for name in groups}
-        for _ in range(WARMUP + arguments.rounds):
-            for name, group in groups.items():
-                rates[name].append(arguments.batch * group.steps_per_second(arguments.steps))
-        peaks = {name: group.stop() for name, group in groups.items()}
-    rows = {
-        name: {"images_per_second": statistics.median(rates[name][WARMUP:]), "peak_bytes": peaks[name]}
-        for name in groups
-    }
-    efficiency = rows["together"]["images_per_second"] / rows["alone"]["images_per_second"]
-    for name, row in rows.items():
-        peak = row["peak_bytes"] / 2**30
-        print(f"{name:10}{row['images_per_second']:9.2f} images/s, {peak:.2f} GiB a process")
+        ways = measure(arguments, Path(folder))
+    rates = {name: way["images_per_second"] for name, way in ways.items()}
+    efficiency = rates["together"] / rates["alone"]
+    for name, way in ways.items():
+        peak = way["peak_bytes"] / 2**30
+        print(f"{name:10}{rates[name]:9.2f} images/s, {peak:.2f} GiB a process")
     print(f"efficiency {efficiency:.1%}")
     if arguments.json is not None:
         result = {
             "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
             "torch": torch.__version__,
             "settings": {key: str(value) for key, value in vars(arguments).items()},
-            "ways": rows,
-            "rates": rates,
+            "ways": ways,
             "efficiency": efficiency,
         }
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def own_way(arguments: argparse.Namespace, folder: Path) -> Make:
-    """A process's step of `repa train` on a batch of its own size."""
-    from own_step import own_step
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
+    """The rate of each way (median of its rounds, which are given too) and its memory."""
+    make = own_way(arguments, folder)
+    groups = {
+        name: Group(make, arguments.processes, connected=name == "together")
+        for name in ("together", "alone")
+    }
+    rates: dict[str, list[float]] = {name: [] for name in groups}
+    for _ in range(WARMUP + arguments.rounds):
+        for name, group in groups.items():
+            rates[name].append(arguments.batch * group.steps_per_second(arguments.steps))
+    return {
+        name: {
+            "images_per_second": statistics.median(rates[name][WARMUP:]),
+            "rounds": rates[name][WARMUP:],
+            "peak_bytes": group.stop(),
+        }
+        for name, group in groups.items()
+    }
 
-    together = arguments.batch * arguments.processes
+
+def own_way(arguments: argparse.Namespace, folder: Path) -> Make:
+    """A process's step of `repa train` on a batch of its own."""
     options = TrainOptions(
         exp_name="benchmark",
         output_dir=folder,
@@ -94,7 +104,7 @@ def own_way(arguments: argparse.Namespace, folder: Path) -> Make:
         data_dir=write_random_dataset(folder / "data", arguments.batch, ENCODER),
         model=arguments.model,
         enc_type=ENCODER,
-        batch_size=together,
+        batch_size=arguments.batch * arguments.processes,
         mixed_precision=PRECISIONS[arguments.precision],
         compile=arguments.compile,
     )
@@ -117,35 +127,50 @@ class Group:
         context = mp.get_context("spawn")
         port = _free_port()
         self._pipes: list[Connection] = []
+        self._processes = []
         for rank in range(processes):
-            environment = _environment(rank, processes, port) if connected else _alone(rank)
+            environment = _connected(rank, processes, port) if connected else _alone(rank)
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(make, environment, theirs), daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(ours)
+            self._processes.append(process)
         self._answers()  # all are made
 
     def steps_per_second(self, count: int) -> float:
         """All processes' steps a second, of so many by each."""
-        for pipe in self._pipes:
-            pipe.send(count)
+        self._tell(count)
         return sum(count / seconds for seconds in self._answers())
 
     def stop(self) -> int:
         """Ends the processes; returns the most bytes that one of them took."""
+        self._tell(0)
+        most = int(max(self._answers()))
+        for process in self._processes:
+            process.join()
+        return most
+
+    def _tell(self, count: int) -> None:
         for pipe in self._pipes:
-            pipe.send(0)
-        return int(max(self._answers()))
+            pipe.send(count)
 
     def _answers(self) -> list[float]:
-        try:
-            return [pipe.recv() for pipe in self._pipes]
-        except EOFError:
-            raise RuntimeError("a process failed") from None
+        """One of each, as they come: who fails leaves the others waiting for it."""
+        answers = []
+        missing = set(self._pipes)
+        while missing:
+            for pipe in wait(list(missing)):
+                assert isinstance(pipe, Connection)
+                try:
+                    answers.append(float(pipe.recv()))
+                except EOFError:
+                    raise RuntimeError("a process failed") from None
+                missing.remove(pipe)
+        return answers
 
 
-def _environment(rank: int, processes: int, port: int) -> dict[str, str]:
+def _connected(rank: int, processes: int, port: int) -> dict[str, str]:
     """What torchrun tells a process."""
     return {
         "RANK": str(rank),

@@ -8,7 +8,7 @@ import torch
 
 from repa.config import TrainOptions
 from repa.data import open_dataset
-from repa.data.visits import visit_loader, Visits
+from repa.data.visits import Visits, visit_loader
 from repa.models import Backbone
 from repa.training.compiling import compile_training
 from repa.training.ema import EMA
@@ -51,7 +51,9 @@ def own_step(
     compile_training(options, accelerator.device, module, make_batch.encoders.values())
     take_step = TrainingStep(accelerator, make_batch, module, optimizer, ema, options.max_grad_norm)
     visits = Visits(dataset, options.seed, make_batch.keys)
-    [arrays] = visit_loader(visits, [list(range(batch))], 0)
+    [arrays] = visit_loader(
+        visits, [list(range(batch))], 0, pin_memory=accelerator.device.type == "cuda"
+    )
 
     def step() -> None:
         take_step(arrays)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repa.config import SamplerOptions
 from repa.encoders.base import IMAGENET_MEAN, IMAGENET_STD
 from repa.models.transformer import SIZES
 
@@ -33,6 +35,39 @@ def release_model(checkout: Path, name: str, dim: int = 768) -> nn.Module:
         input_size=32, num_classes=1000, use_cfg=True, z_dims=[dim], encoder_depth=8, **arguments
     )
     return model
+
+
+def release_sampler(
+    checkout: Path, name: str, weights: dict[str, Tensor], sampler: SamplerOptions
+) -> tuple[nn.Module, Callable[[Callable[..., Any], Tensor, Tensor], Tensor]]:
+    """The release's model with our weights, and its sampler.
+
+    Args:
+        checkout: of the release.
+        name: of the model.
+        weights: of our model of that name, which has no head.
+        sampler: mode, steps and guidance.
+
+    Returns:
+        The model, and `sample(model, noise, labels)` from noise (N, 4, 32, 32) and classes (N,) to
+        latents (N, 4, 32, 32), float64.
+    """
+    model = release_model(checkout, name).eval()
+    lacking, unknown = model.load_state_dict(weights, strict=False)
+    assert not unknown, unknown
+    assert all(key.startswith("projectors.") for key in lacking), lacking
+    import samplers  # type: ignore[import-not-found]
+
+    ways = {"ode": samplers.euler_sampler, "sde": samplers.euler_maruyama_sampler}
+    sample = partial(
+        ways[str(sampler.mode)],
+        num_steps=sampler.num_steps,
+        cfg_scale=sampler.cfg_scale,
+        guidance_low=sampler.guidance_low,
+        guidance_high=sampler.guidance_high,
+        path_type="linear",
+    )
+    return model, sample
 
 
 def release_step(

@@ -1,157 +1,289 @@
-"""Sampling: only the model evaluations that are needed, and no projection heads.
+"""Sampling, ours and the release's, of the same weights and noise in one run.
 
-    python benchmarks/sampling.py [--against RELEASE] [--model SiT-B/2] [--batch 2] [--steps 10]
-        [--scale 1.8] [--low 0] [--high 0.7] [--rounds 3] [--json OUT]
+    python benchmarks/sampling.py [--against RELEASE] [--model SiT-B/2] [--batch 2]
+        [--mode sde] [--steps 10] [--scale 1.8] [--low 0] [--high 0.7] [--decode]
+        [--ours fp32 bf16 bf16+compile ...] [--release fp32] [--rounds 3] [--json OUT]
 
-The SDE sampler with guidance on an interval, against the plain way: guidance at every step. The
-rows that the model sees are counted and must be those that the interval asks for. With
-`--against` (a checkout of the release) its own model, with a head, and sampler run on the same
-weights and noise. Ways alternate in one process; medians are compared.
+A way of ours is a precision (fp32, tf32, bf16), then perhaps `+compile`, as `repa sample` takes
+them; the release's is its model, with a head, and its sampler, from a checkout. Each way has a
+process of its own; batches alternate, and medians are compared. With `--decode` they include
+decoding by an autoencoder of SD-VAE's architecture with random weights (on a CPU an eighth as
+wide).
+
+Of the first batch, which is not timed, the noise is the release's stream. Its latents are compared
+with those of ours in fp32, and the rows that the model has seen must be those that guidance on the
+interval needs: twice the batch at guided steps, once elsewhere.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
+import platform
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from timing import medians
+from processes import Make, Measured, in_turn
+from release import release_sampler
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from repa.config import SamplerOptions
+from repa.autoencoders import create_autoencoder, to_uint8
+from repa.config import Precision, SamplerOptions
 from repa.diffusion import FlowMatching
-from repa.models import Transformer, create_model
-from repa.sampling.generate import generate_latents
+from repa.models import create_model
+from repa.sampling.generate import cast_weights, generate_latents
+from repa.sampling.noise import ImageNoise, OfficialStream
+
+PRECISIONS: dict[str, Precision] = {"fp32": "no", "tf32": "no", "bf16": "bf16"}
+REFERENCE = "ours fp32"
+TOLERANCE = 1e-4  # of fp32's latents
+SEED, CLASSES, LATENT = 0, 1000, (4, 32, 32)
 
 
-class FixedNoise:
-    """The same numbers for every way."""
+@dataclass(frozen=True)
+class Setting:
+    """What every way draws.
 
-    def __init__(self, noises: Tensor):
-        self.noises = noises
+    Attributes:
+        model: its name.
+        sampler: method, steps and guidance.
+        batch: images.
+        folder: has `weights.safetensors` of the model; the first batches' latents go there.
+        vae: folder of the autoencoder, if it decodes.
+    """
 
-    def initial(self) -> Tensor:
-        return self.noises[0]
+    model: str
+    sampler: SamplerOptions
+    batch: int
+    folder: Path
+    vae: Path | None
 
-    def step(self, step: int) -> Tensor:
-        return self.noises[step + 1]
+    def keep(self, way: str, latents: Tensor, rows: int) -> None:
+        """Latents of the first batch, and how many rows the model has seen for them."""
+        np.savez(self.folder / f"{way}.npz", latents=latents.double().cpu().numpy(), rows=rows)
+
+    def kept(self, way: str) -> tuple[np.ndarray, int]:
+        with np.load(self.folder / f"{way}.npz") as arrays:
+            return arrays["latents"], int(arrays["rows"])
 
 
-class Counter:
-    """How many rows a model is given."""
+class Counted:
+    """A model that counts the rows it is given."""
 
     def __init__(self, model: nn.Module):
-        self.rows = 0
-        model.register_forward_pre_hook(self._count)
+        self.model, self.rows = model, 0
 
-    def _count(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.rows += len(inputs[0])
+    def __call__(self, x: Tensor, *arguments: Any, **named: Any) -> Any:
+        self.rows += len(x)
+        return self.model(x, *arguments, **named)
 
-
-def needed_rows(sampler: SamplerOptions, batch: int) -> int:
-    """Rows that the SDE needs: twice the batch at guided steps, once elsewhere."""
-    times = torch.linspace(1, 0.04, sampler.num_steps, dtype=torch.float64)
-    guided = (times >= sampler.guidance_low) & (times <= sampler.guidance_high)
-    return batch * (len(times) + int(guided.sum()))
-
-
-def release_model(checkout: Path, name: str, model: Transformer) -> nn.Module:
-    """The release's model with our weights and a head as of DINOv2-B."""
-    sys.path.insert(0, str(checkout))
-    from models.sit import SiT_models  # type: ignore[import-not-found]
-
-    theirs = SiT_models[name](
-        input_size=model.input_size, num_classes=model.num_classes, use_cfg=True,
-        z_dims=[768], encoder_depth=8, fused_attn=True, qk_norm=False,
-    )  # fmt: skip
-    lacking = theirs.load_state_dict(model.state_dict(), strict=False).missing_keys
-    assert all(key.startswith("projectors.") for key in lacking), lacking
-    return theirs.eval().to(model.device)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
 
 
 def main() -> None:
+    arguments = parse()
+    with tempfile.TemporaryDirectory() as folder:
+        setting = prepare(arguments, Path(folder))
+        ways: dict[str, Make] = {
+            f"ours {name}": partial(our_way, setting, name) for name in arguments.ours
+        }
+        if arguments.against is not None:
+            name = f"release {arguments.release}"
+            ways[name] = partial(their_way, setting, name, arguments.against)
+        measured = in_turn(ways, arguments.rounds, warmup=1)
+        rows = [row(setting, name, taken) for name, taken in measured.items()]
+    for line in rows:
+        line["ratio"] = line["images_per_second"] / rows[-1]["images_per_second"]
+    report(rows)
+    if arguments.json is not None:
+        on_gpu = torch.cuda.is_available()
+        result = {
+            "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
+            "torch": torch.__version__,
+            "settings": {key: str(value) for key, value in vars(arguments).items()},
+            "ways": rows,
+        }
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    for line in rows:
+        if line["way"].split()[1].startswith("fp32") and line["max_difference"] > TOLERANCE:
+            raise SystemExit(f"{line['way']}: its latents differ by more than {TOLERANCE:g}")
+
+
+def parse() -> argparse.Namespace:
+    on_gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--against", type=Path, help="checkout of the release")
     parser.add_argument("--model", default="SiT-B/2")
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=64 if on_gpu else 2)
+    parser.add_argument("--mode", default="sde", choices=("ode", "sde"))
+    parser.add_argument("--steps", type=int, help="on CUDA 50 (ode) or 250 (sde), else 10")
     parser.add_argument("--scale", type=float, default=1.8)
     parser.add_argument("--low", type=float, default=0.0)
     parser.add_argument("--high", type=float, default=0.7)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--decode", action="store_true", help="time decoding, too")
+    known = [name + end for name in PRECISIONS for end in ("", "+compile")]
+    default = ["fp32", "tf32", "bf16", "bf16+compile"] if on_gpu else ["fp32", "bf16"]
+    parser.add_argument("--ours", nargs="+", choices=known, default=default)
+    parser.add_argument(
+        "--release", default="tf32" if on_gpu else "fp32", choices=("fp32", "tf32"),
+        help="tf32 is its default",
+    )  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=5 if on_gpu else 3)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
+    if "fp32" not in arguments.ours:
+        parser.error("--ours: fp32 must be among them, as the others are compared with it")
+    if arguments.steps is None:
+        arguments.steps = {"ode": 50, "sde": 250}[arguments.mode] if on_gpu else 10
+    return arguments
 
-    torch.manual_seed(0)
-    model = create_model(arguments.model, input_size=32, in_channels=4, num_classes=1000)
+
+def prepare(arguments: argparse.Namespace, folder: Path) -> Setting:
+    """Writes the weights, all of them random."""
+    torch.manual_seed(SEED)
+    model = create_model(arguments.model, input_size=32, in_channels=4, num_classes=CLASSES)
     for parameter in model.parameters():
-        if parameter.abs().sum() == 0:  # zero at the start: the output would be zero, too
+        if not parameter.any():  # zero at the start: the output would be zero, too
             nn.init.normal_(parameter, std=0.02)
-    model = model.eval().to(device)
-    noises = torch.randn(arguments.steps + 1, arguments.batch, 4, 32, 32).to(device)
-    labels = torch.randint(0, 1000, (arguments.batch,))
-    interval = SamplerOptions(
-        mode="sde",
+    save_file(model.state_dict(), folder / "weights.safetensors")
+    vae = None
+    if arguments.decode:
+        vae = folder / "vae"
+        write_random_vae(vae, 128 if torch.cuda.is_available() else 16)
+    sampler = SamplerOptions(
+        mode=arguments.mode,
         num_steps=arguments.steps,
         cfg_scale=arguments.scale,
         guidance_low=arguments.low,
         guidance_high=arguments.high,
     )
-    everywhere = interval.model_copy(update={"guidance_low": 0.0, "guidance_high": 1.0})
-    samples: dict[str, Tensor] = {}
+    return Setting(arguments.model, sampler, arguments.batch, folder, vae)
 
-    def ours(name: str, sampler: SamplerOptions) -> None:
-        noise = FixedNoise(noises)
-        samples[name] = generate_latents(model, labels, noise, sampler, FlowMatching()).cpu()
 
-    counted = Counter(model)
-    ours("interval", interval)
-    assert counted.rows == needed_rows(interval, arguments.batch), counted.rows
-    rows = {"interval": counted.rows, "everywhere": needed_rows(everywhere, arguments.batch)}
-    ways = {
-        "interval": lambda: ours("interval", interval),
-        "everywhere": lambda: ours("everywhere", everywhere),
-    }
+def write_random_vae(folder: Path, width: int) -> None:
+    """An autoencoder of SD-VAE's architecture, whose own width is 128."""
+    from diffusers import AutoencoderKL
 
-    if arguments.against is not None:
-        theirs = release_model(arguments.against, arguments.model, model)
-        from samplers import euler_maruyama_sampler  # type: ignore[import-not-found]
+    AutoencoderKL(
+        block_out_channels=(width, 2 * width, 4 * width, 4 * width),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        norm_num_groups=min(32, width),
+        latent_channels=LATENT[0],
+    ).save_pretrained(folder)
 
-        def release() -> None:
-            torch.manual_seed(1)
-            with torch.no_grad():
-                samples["release"] = euler_maruyama_sampler(
-                    theirs, noises[0], labels.to(device), num_steps=arguments.steps,
-                    cfg_scale=arguments.scale, guidance_low=arguments.low,
-                    guidance_high=arguments.high, path_type="linear",
-                ).cpu()  # fmt: skip
 
-        counted = Counter(theirs)
-        release()
-        rows["release"] = counted.rows
-        ways["release"] = release
+def our_way(setting: Setting, name: str) -> Callable[[], None]:
+    """A batch of `repa sample`."""
+    wanted, _, compiled = name.partition("+")
+    precision, device = PRECISIONS[wanted], pick_device()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = wanted == "tf32"
+    model = create_model(setting.model, input_size=32, in_channels=4, num_classes=CLASSES)
+    model.load_state_dict(load_file(setting.folder / "weights.safetensors"))
+    cast_weights(model.eval(), precision)
+    model = model.to(device)
+    if compiled:
+        model.compile(dynamic=False)
+    autoencoder = create_autoencoder(str(setting.vae), device) if setting.vae else None
+    counted = Counted(model)
+    official = OfficialStream(SEED, 0, 1, (setting.batch, *LATENT), CLASSES, device)
+    labels = official.next_batch()
+    numbers = count()
 
-    seconds = medians(ways, arguments.rounds)
-    result = {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "rows": rows,
-        "seconds": seconds,
-        "images_per_second": {name: arguments.batch / time for name, time in seconds.items()},
-    }
-    for name, time in seconds.items():
-        print(
-            f"{name:12}{rows[name]:6} rows, {time:7.2f} s, {arguments.batch / time:6.2f} images/s, "
-            f"{time / seconds['interval']:.2f} x the interval's time"
+    def step() -> None:
+        number = next(numbers)
+        indices = range(number * setting.batch, (number + 1) * setting.batch)
+        noise = official if number == 0 else ImageNoise(SEED, indices, LATENT, device)
+        latents = generate_latents(
+            counted, labels, noise, setting.sampler, FlowMatching(), precision
         )
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        if number == 0:
+            needed = needed_rows(setting.sampler, setting.batch)
+            assert counted.rows == needed, f"{counted.rows} rows instead of {needed}"
+            setting.keep(f"ours {name}", latents, counted.rows)
+        (latents if autoencoder is None else autoencoder.decode(latents.float())).cpu()
+
+    return step
+
+
+def their_way(setting: Setting, name: str, checkout: Path) -> Callable[[], None]:
+    """A batch of the release's generate.py."""
+    device = pick_device()
+    torch.backends.cuda.matmul.allow_tf32 = name.endswith("tf32")
+    weights = load_file(setting.folder / "weights.safetensors")
+    model, sample = release_sampler(checkout, setting.model, weights, setting.sampler)
+    counted = Counted(model.to(device))
+    vae = None
+    if setting.vae:
+        from diffusers import AutoencoderKL
+
+        vae = AutoencoderKL.from_pretrained(setting.vae).to(device)
+    torch.manual_seed(SEED)
+    numbers = count()
+
+    @torch.no_grad()
+    def step() -> None:
+        noise = torch.randn(setting.batch, *LATENT, device=device)
+        labels = torch.randint(0, CLASSES, (setting.batch,), device=device)
+        latents = sample(counted, noise, labels)
+        if next(numbers) == 0:
+            setting.keep(name, latents, counted.rows)
+        (latents if vae is None else to_uint8(vae.decode(latents.float() / 0.18215).sample)).cpu()
+
+    return step
+
+
+def pick_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def needed_rows(sampler: SamplerOptions, batch: int) -> int:
+    """Rows that a model must see: twice the batch at guided steps, once elsewhere."""
+    times = torch.linspace(1, 0, sampler.num_steps + 1, dtype=torch.float64)[:-1]
+    if sampler.mode == "sde":
+        times = torch.linspace(1, 0.04, sampler.num_steps, dtype=torch.float64)
+    guided = (times >= sampler.guidance_low) & (times <= sampler.guidance_high)
+    return batch * (len(times) + int(guided.sum() if sampler.cfg_scale > 1 else 0))
+
+
+def row(setting: Setting, way: str, taken: Measured) -> dict[str, Any]:
+    """A way's line of the table."""
+    latents, rows = setting.kept(way)
+    difference = np.abs(latents - setting.kept(REFERENCE)[0])
+    return {
+        "way": way,
+        "images_per_second": setting.batch / taken.median,
+        "seconds": taken.median,
+        "first_batch_seconds": taken.first,
+        "peak_bytes": taken.peak,
+        "rows_per_image": rows / setting.batch,
+        "max_difference": float(difference.max()),
+        "mean_difference": float(difference.mean()),
+    }
+
+
+def report(rows: list[dict[str, Any]]) -> None:
+    print(
+        f"{'':20}{'images/s':>9}{'ratio':>7}{'peak':>10}{'rows/image':>12}{'first batch':>13}"
+        f"{'difference: max':>17}{'mean':>9}"
+    )
+    for line in rows:
+        print(
+            f"{line['way']:20}{line['images_per_second']:9.3f}{line['ratio']:7.2f}"
+            f"{line['peak_bytes'] / 2**30:6.1f} GiB{line['rows_per_image']:12g}"
+            f"{line['first_batch_seconds']:11.1f} s{line['max_difference']:17.1e}"
+            f"{line['mean_difference']:9.1e}"
+        )
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 from flops import ceiling, forward_flops, network_flops
+from own_step import own_step
 from processes import Make, Measured, in_turn
 from random_dataset import write_random_dataset, write_random_encoder
 from release import release_step
@@ -113,46 +114,13 @@ def make_ways(arguments: argparse.Namespace, folder: Path) -> dict[str, Make]:
             allow_tf32=arguments.allow_tf32,
             compile=COMPILED[compiled],
         )
-        ways[f"ours {name}"] = partial(our_step, options)
+        ways[f"ours {name}"] = partial(own_step, options, arguments.batch)
     for name in arguments.release if arguments.against is not None else []:
         ways[f"release {name}"] = partial(
             their_step, arguments.against, arguments.model, PRECISIONS[name],
             data, weights, arguments.allow_tf32,
         )  # fmt: skip
     return ways
-
-
-def our_step(options: TrainOptions) -> Callable[[], None]:
-    """A step of `repa train`, of the parts that its loop is made of."""
-    from repa.training.compiling import compile_training
-    from repa.training.ema import EMA
-    from repa.training.module import TrainingModule
-    from repa.training.setup import (
-        build_batch_maker,
-        build_model,
-        build_objective,
-        build_optimizer,
-        start,
-    )
-    from repa.training.step import TrainingStep
-
-    dataset = open_dataset(options.data_dir)
-    accelerator = start(options)
-    model = build_model(options, dataset, None)
-    make_batch, dims = build_batch_maker(options, dataset, model, None, accelerator.device)
-    module = TrainingModule(
-        model, build_objective(options, model), dims, options.encoder_depth, options.proj_coeff
-    ).to(accelerator.device)
-    ema = EMA(model, options.ema_decay)
-    optimizer = build_optimizer(options, module)
-    compile_training(options, accelerator.device, module, make_batch.encoders.values())
-    take_step = TrainingStep(accelerator, make_batch, module, optimizer, ema, options.max_grad_norm)
-    arrays = read_batch(options.data_dir, options.batch_size, make_batch.keys)
-
-    def step() -> None:
-        take_step(arrays)
-
-    return step
 
 
 def their_step(

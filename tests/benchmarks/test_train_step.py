@@ -54,7 +54,15 @@ def test_a_way_that_fails_is_named(capfd: pytest.CaptureFixture) -> None:
 
 def test_it_measures_our_steps(tmp_path: Path) -> None:
     command = [sys.executable, str(FOLDER / "train_step.py"), "--model=SiT-S/8", "--batch=2"]
-    command += ["--rounds=1", "--cached", "--ours", "bf16", "fp32", "--json", str(tmp_path / "out.json")]
+    command += [
+        "--rounds=1",
+        "--cached",
+        "--ours",
+        "bf16",
+        "fp32",
+        "--json",
+        str(tmp_path / "out.json"),
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run(command, check=True, env=environment, timeout=300)
     result = json.loads((tmp_path / "out.json").read_text())

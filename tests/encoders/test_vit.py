@@ -120,6 +120,21 @@ def test_tokens_are_timms_own(
     torch.testing.assert_close(tokens, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_hidden_states_lie_in_order_in_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    shrink(monkeypatch, name)
+    save_published(name, timm_state(name), tmp_path)
+    encoder = create_encoder(name, 256, weights=tmp_path)
+    states: list[Tensor] = []
+    for block in encoder.network.blocks:
+        block.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
+    encoder(images(256))
+    assert states
+    assert all(state.is_contiguous() for state in states)
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_the_table_agrees_with_timm(name: str) -> None:
     row = VITS[name]

@@ -43,6 +43,11 @@ def test_capture_gives_the_images_hidden_states() -> None:
     assert torch.equal(prediction, model(x, t, y))
 
 
+def test_hidden_states_lie_in_order_in_memory() -> None:
+    _, hidden = tiny()(*inputs(), capture=(1, 2, 3))
+    assert all(state.is_contiguous() for state in hidden.values())
+
+
 def test_the_text_matters_and_its_order_does_not() -> None:
     """Its tokens carry their places with them; the model adds none."""
     model, (x, t, y) = tiny(), inputs()

@@ -107,6 +107,20 @@ def test_captured_states_can_be_reduced_at_once() -> None:
         assert torch.equal(reduced[depth], hidden[depth].mean(1))
 
 
+def test_hidden_states_lie_in_order_in_memory() -> None:
+    """Of a transposed one every norm would make a copy, and every sum would be slow."""
+    model = wake(tiny())
+    _, hidden = model(*inputs(model), capture=(1, 2, 3))
+    assert all(state.is_contiguous() for state in hidden.values())
+
+
+def test_patches_are_projected_as_by_the_convolution() -> None:
+    model = tiny(patch_size=4, in_channels=3).double()
+    x = torch.randn(2, 3, 8, 12, dtype=torch.float64)
+    expected = model.x_embedder.proj(x).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(model.x_embedder(x), expected)
+
+
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_fused_and_explicit_attention_agree(qk_norm: bool) -> None:
     fused = wake(tiny(qk_norm=qk_norm, fused_attn=True))

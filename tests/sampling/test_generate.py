@@ -9,10 +9,10 @@ from repa.autoencoders import Pixels
 from repa.config import SamplerOptions
 from repa.diffusion import DDPM, FlowMatching, GuidedModel
 from repa.errors import RepaError
-from repa.models import DiT, SiT
+from repa.models import DiT, MMDiT, SiT
 from repa.sampling import generate_images, generate_latents, save_grid
 from repa.sampling.conditions import of_labels
-from repa.sampling.generate import pick_mode
+from repa.sampling.generate import cast_weights, pick_mode
 from repa.sampling.noise import ImageNoise
 
 
@@ -139,3 +139,24 @@ def test_all_of_a_processes_steps_may_be_taken_and_no_more() -> None:
     assert pick_mode(FlowMatching(), SamplerOptions(num_steps=2000)) == "ode"
     with pytest.raises(RepaError, match="--num-steps 1001: the model's process has 1000"):
         pick_mode(DDPM(), SamplerOptions(num_steps=1001))
+
+
+@pytest.mark.parametrize("family", [SiT, DiT, MMDiT])
+@pytest.mark.parametrize("precision", ["bf16", "no"])
+def test_weights_cast_once_draw_the_same(family, precision) -> None:
+    torch.manual_seed(0)
+    takes = {"context_dim": 6} if family is MMDiT else {"num_classes": 4}
+    net = family(input_size=8, hidden_size=32, depth=2, num_heads=2, **takes).eval()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    condition = torch.randn(2, 77, 6) if family is MMDiT else torch.tensor([1, 2])
+    objective = DDPM() if family is DiT else FlowMatching()
+    sampler = SamplerOptions(num_steps=3, cfg_scale=2.0)
+    drawn = []
+    for _ in range(2):
+        drawn.append(generate_latents(net, condition, noise(), sampler, objective, precision))
+        cast_weights(net, precision)
+    assert torch.equal(*drawn)
+    expected = {"bf16": torch.bfloat16, "no": torch.float32}[precision]
+    assert net.final_layer.linear.weight.dtype == expected
+    assert net.pos_embed.dtype == torch.float32

@@ -91,6 +91,22 @@ def test_processes_share_the_batches() -> None:
     assert batches[1][1].labels.tolist() == [9, 10]
 
 
+def test_equal_batches_have_rows_of_no_use() -> None:
+    missing, labels = [0, 1, 2, 4, 9, 10], np.arange(11)
+    batches = list(image_batches(missing, labels, 7, 2, SHAPE, torch.device("cpu"), equal=True))
+    assert [batch.indices for batch in batches] == [
+        range(2), range(2, 3), range(4, 5), range(9, 11),
+    ]  # fmt: skip
+    for batch in batches:
+        noise = batch.noise.initial()
+        assert len(batch.labels) == len(noise) == 2
+        kept = len(batch.indices)
+        assert batch.labels[:kept].tolist() == list(batch.indices)
+        assert torch.equal(noise[:kept], ImageNoise(7, batch.indices, SHAPE).initial())
+    (last,) = image_batches([10], labels, 7, 2, SHAPE, torch.device("cpu"), equal=True)
+    assert len(last.labels) == 1  # as long as the longest there is
+
+
 def test_gaps_split_batches() -> None:
     assert consecutive([0, 1, 2, 5, 6, 9], 2) == [
         range(2), range(2, 3), range(5, 7), range(9, 10),

@@ -137,9 +137,9 @@ class ProcessBatches:
 
 
 def visit_loader(
-    visits: Visits, batches: Iterable[list[int]], num_workers: int
+    visits: Visits, batches: Iterable[list[int]], num_workers: int, pin_memory: bool = False
 ) -> Iterator[Arrays]:
-    """Batches of visits, in order, read ahead; in pinned memory where there is CUDA.
+    """Batches of visits, in order, read ahead.
 
     Threads read, as that is copying out of mapped files and drawing random numbers, both of which
     let go of Python's lock. Processes would have to hand each batch over through new shared memory,
@@ -149,11 +149,12 @@ def visit_loader(
         visits: what to read.
         batches: the visits of each batch.
         num_workers: threads; without any, a batch is read when it is asked for.
+        pin_memory: whether batches are in pinned memory, which CUDA copies from by itself.
     """
 
     def read(batch: list[int]) -> Arrays:
         arrays = visits.read(batch)
-        if not torch.cuda.is_available():
+        if not pin_memory:
             return arrays
         return {k: v.pin_memory() if isinstance(v, Tensor) else v for k, v in arrays.items()}
 

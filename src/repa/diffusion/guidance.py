@@ -55,7 +55,7 @@ class GuidedModel:
 
         Args:
             x: state (N, ...), float64.
-            t: what the model takes for the time, a scalar tensor.
+            t: what the model takes for the time, a scalar tensor on the CPU.
             time: when the sampler's step began, in [0, 1]; 1 is noise. It decides on guidance, so
                 that both evaluations of a Heun step are of one field.
 
@@ -82,5 +82,6 @@ class GuidedModel:
         return conditional, unconditional
 
     def _evaluate(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        times = t.to(x.device, self.dtype).expand(len(x))
+        # Filled on the device: copying t there would make the host wait for it each step.
+        times = torch.full((len(x),), t.item(), dtype=self.dtype, device=x.device)
         return self.model(x.to(self.dtype), times, condition).to(x.dtype)

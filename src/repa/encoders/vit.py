@@ -152,6 +152,7 @@ class ViTEncoder(Encoder):
         network = _build(name, row, row.patch * grid, weights)
         if not row.final_norm:
             network.norm = nn.Identity()
+        network.patch_embed.register_forward_hook(_in_order)
         super().__init__(
             name,
             network,
@@ -174,6 +175,15 @@ class ViTEncoder(Encoder):
         if _timm_config(row) is None:
             source, found = "needs a newer timm", None
         return Description(row.millions, row.patch * grid, grid, row.dim, source, found)
+
+
+def _in_order(module: nn.Module, inputs: tuple[Tensor], patches: Tensor) -> Tensor:
+    """Patches (N, T, D) in that order in memory.
+
+    timm's are a convolution's, channels before places, and in a network that puts no class token
+    before them all hidden states would keep that order.
+    """
+    return patches.contiguous()
 
 
 def _build(name: str, row: ViT, input_size: int, weights: Path | None) -> Any:

@@ -114,7 +114,8 @@ class Backbone(
     def run_block(self, block: nn.Module, *inputs: Tensor | None) -> Any:
         """What a block returns for these inputs; see `gradient_checkpointing`."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, *inputs, use_reentrant=False)
+            # Nothing in a block is random: no state of generators is kept.
+            return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
         return block(*inputs)
 
     def initialize_weights(self) -> None:

@@ -16,14 +16,18 @@ SHORT = 256  # tokens
 
 
 class PatchEmbed(nn.Module):
-    """Cuts a square image or latent into patches and projects each to a token."""
+    """Cuts an image or latent into patches and projects each to a token."""
 
     def __init__(self, patch_size: int, in_channels: int, hidden_size: int):
         super().__init__()
+        # It only holds the weights: a convolution's output has channels before places, and the
+        # sum with positions, as all hidden states after it, would keep that order in memory.
         self.proj = nn.Conv2d(in_channels, hidden_size, patch_size, stride=patch_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x).flatten(2).transpose(1, 2)  # (N, C, H, W) -> (N, T, D)
+        size = self.proj.kernel_size
+        patches = F.unfold(x, size, stride=size).transpose(1, 2)  # (N, C, H, W) -> (N, T, C p p)
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)  # (N, T, D)
 
 
 class TimestepEmbedder(nn.Module):

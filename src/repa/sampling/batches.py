@@ -18,7 +18,7 @@ class SampleBatch:
 
     Attributes:
         indices: the images' indices. They may be fewer than the batch: the last rows are then
-            drawn only because the release draws them.
+            drawn only because the release draws them, or for the batch to be of a given size.
         labels: (N,), int64.
         noise: of the batch.
     """
@@ -37,6 +37,7 @@ def image_batches(
     device: torch.device,
     process: int = 0,
     processes: int = 1,
+    equal: bool = False,
 ) -> Iterator[SampleBatch]:
     """Every `processes`-th batch of the missing images, beginning with the process's own number.
 
@@ -48,10 +49,14 @@ def image_batches(
         shape: (C, H, W) of the latents.
         device: of the noise.
         process, processes: this process and their number.
+        equal: whether all batches are as long as the longest, with rows beyond their indices.
     """
-    for indices in consecutive(missing, batch_size)[process::processes]:
-        y = torch.from_numpy(np.asarray(labels[indices], np.int64))
-        yield SampleBatch(indices, y, ImageNoise(seed, indices, shape, device))
+    chosen = consecutive(missing, batch_size)[process::processes]
+    longest = max(map(len, chosen), default=0)
+    for indices in chosen:
+        rows = range(indices.start, indices.start + longest) if equal else indices
+        y = torch.from_numpy(np.take(labels, rows, mode="clip").astype(np.int64))
+        yield SampleBatch(indices, y, ImageNoise(seed, rows, shape, device))
 
 
 def official_batches(

@@ -28,11 +28,13 @@ from repa.sampling.archive import SampleArchive
 from repa.sampling.batches import SampleBatch, image_batches, official_batches
 from repa.sampling.generate import (
     RELEASED_GUIDED_CHANNELS,
+    cast_weights,
     generate_latents,
     latent_shape,
     pick_mode,
 )
 from repa.sampling.noise import OfficialStream
+from repa.sampling.transfer import Fetched
 from repa.sampling.wanted import Condition, Wanted, choose_wanted
 from repa.weights import fingerprint
 
@@ -86,7 +88,9 @@ def draw_samples(
         raise RepaError(f"--seeding official: the release draws no {state.model}")
     device = processes.device
     precision = pick_precision(options.mixed_precision, device)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = options.allow_tf32
+    # Half precision is no reason to decode in full precision, which is many times slower.
+    torch.backends.cudnn.allow_tf32 = options.allow_tf32 or precision != "no"
     autoencoder = create_autoencoder(_autoencoder_name(options, state), device)
     if autoencoder.latent_shape(state.resolution) != latent_shape(model):
         raise RepaError(
@@ -102,7 +106,7 @@ def draw_samples(
     if not archive.complete:
         missing = archive.missing()
         processes.wait_for_everyone()  # all have looked before anyone adds to it
-        model = _ready(model, options, device)
+        model = _ready(model, options, device, precision)
         batches = _batches(options, missing, wanted.labels, model, processes)
         with _progress(len(missing), processes) as progress:
             _draw(
@@ -179,7 +183,10 @@ def _guides_more(options: DrawOptions, model: Backbone) -> bool:
     return options.guide_all_channels and options.cfg_scale > 1 and has_more
 
 
-def _ready(model: Backbone, options: DrawOptions, device: torch.device) -> Backbone:
+def _ready(
+    model: Backbone, options: DrawOptions, device: torch.device, precision: Precision
+) -> Backbone:
+    cast_weights(model, precision)
     for module in model.modules():
         if isinstance(module, (Attention, JointBlock)):
             module.fused = options.fused_attn
@@ -199,7 +206,9 @@ def _batches(
     size, shape, device = options.per_proc_batch_size, latent_shape(model), processes.device
     place = (processes.process_index, processes.num_processes)
     if options.seeding == "image":
-        return image_batches(missing, labels, options.seed, size, shape, device, *place)
+        # A compiled model is compiled anew for each size of a batch.
+        equal = options.compile
+        return image_batches(missing, labels, options.seed, size, shape, device, *place, equal)
     assert isinstance(model, Transformer)  # `draw_samples` refuses texts
     random = OfficialStream(options.seed, *place, (size, *shape), model.num_classes, device)
     step_noises = options.num_steps - 1 if options.mode == "sde" else 0
@@ -229,24 +238,52 @@ def _draw(
     progress: tqdm,
 ) -> None:
     """Draws this process's batches; threads write them."""
+    ahead = _batches_ahead(model.device)
+    drawn: deque[tuple[SampleBatch, Fetched]] = deque()
     writing: deque[Future[None]] = deque()
+
+    def write_first() -> None:
+        batch, fetched = drawn.popleft()
+        writing.append(pool.submit(archive.add, batch.indices, *_arrived(fetched)))
+        if len(writing) > WRITERS:
+            writing.popleft().result()
+        progress.update(len(batch.indices))
+
     with ThreadPoolExecutor(WRITERS, "write") as pool:
         for batch in batches:
             latents = generate_latents(
                 model, condition(batch.labels), batch.noise, options, objective, precision
             )
-            if not latents.isfinite().all():
-                raise RepaError(
-                    "the model's samples are not finite: its weights are broken, or "
-                    "--mixed-precision fp16 is too coarse for them"
-                )
             kept = len(batch.indices)
-            images = autoencoder.decode(latents[:kept].float()).cpu()  # (n, 3, R, R)
-            pixels = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
-            labels = batch.labels[:kept].cpu().numpy()
-            writing.append(pool.submit(archive.add, batch.indices, pixels, labels))
-            if len(writing) > WRITERS:
-                writing.popleft().result()
-            progress.update(kept)
+            images = autoencoder.decode(latents[:kept].float())
+            finite = latents.isfinite().all()
+            drawn.append((batch, Fetched(images, batch.labels[:kept], finite)))
+            if len(drawn) > ahead:
+                write_first()
+        while drawn:
+            write_first()
         while writing:
             writing.popleft().result()
+
+
+def _batches_ahead(device: torch.device) -> int:
+    """How many batches are queued behind the one whose images are waited for.
+
+    A GPU has the next one to do meanwhile; elsewhere whatever is queued has been done already.
+    """
+    return 1 if device.type == "cuda" else 0
+
+
+def _arrived(fetched: Fetched) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, R, R, 3) and labels (n,) of a batch, once the device has drawn it.
+
+    Raises:
+        RepaError: if its latents are not finite.
+    """
+    images, labels, finite = fetched.wait()
+    if not finite:
+        raise RepaError(
+            "the model's samples are not finite: its weights are broken, or --mixed-precision fp16 "
+            "is too coarse for them"
+        )
+    return np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy()), labels.numpy()

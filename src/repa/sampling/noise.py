@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from repa.randomness import Purpose, standard_normal, stream
+from repa.sampling.transfer import to_device
 
 
 class Noise(Protocol):
@@ -51,7 +52,7 @@ class ImageNoise:
 
     def _draw(self) -> Tensor:
         draws = np.stack([standard_normal(random, self.shape) for random in self._streams])
-        return torch.from_numpy(draws).to(self.device)
+        return to_device(torch.from_numpy(draws), self.device)
 
 
 class OfficialStream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,33 +35,36 @@ class MetricsLog:
         self.batch_size = batch_size
         self.previous_seconds = 0.0
         self._sums: dict[str, Tensor] = {}
-        self._steps = 0
+        self._counts: Counter[str] = Counter()
+        self._written = step
         self._started = self._since = time.perf_counter()
         if accelerator.is_main_process:
             kept = keep_until(path, step)
             self.previous_seconds = kept[-1]["seconds"] if kept else 0.0
 
     def add(self, values: dict[str, Tensor]) -> None:
-        """One step's scalars."""
+        """Scalars of one batch; a step may have several, and not all of them have every scalar."""
         for name, value in values.items():
             value = value.detach()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._steps += 1
+        self._counts.update(values.keys())
 
     def write(self, step: int) -> dict[str, float]:
         """Averages since the last call, and the rate in images/s; waits for the device."""
         names = list(self._sums)
-        means = torch.stack([self._sums[name].float() for name in names]) / self._steps
+        means = torch.stack([self._sums[name].float() / self._counts[name] for name in names])
         means = self.accelerator.reduce(means, reduction="mean").tolist()
         now = time.perf_counter()
         metrics = dict(zip(names, means, strict=True))
-        metrics["images_per_second"] = self._steps * self.batch_size / (now - self._since)
+        metrics["images_per_second"] = (
+            (step - self._written) * self.batch_size / (now - self._since)
+        )
         seconds = self.previous_seconds + now - self._started
         if self.accelerator.is_main_process:
             with self.path.open("a") as file:
                 file.write(json.dumps({"step": step, "seconds": seconds, **metrics}) + "\n")
         self.accelerator.log(metrics, step=step)
-        self._sums, self._steps, self._since = {}, 0, now
+        self._sums, self._counts, self._written, self._since = {}, Counter(), step, now
         return metrics
 
     @contextmanager

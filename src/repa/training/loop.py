@@ -104,7 +104,9 @@ def train(options: TrainOptions) -> Path:
     stored = texts.name if texts is not None and texts.encoder is None else None
     in_words = texts is not None and texts.encoder is not None
     visits = Visits(dataset, options.seed, make_batch.keys, stored, in_words)
-    loader = visit_loader(visits, batches, pick_workers(options, device))
+    loader = visit_loader(
+        visits, batches, pick_workers(options, device), pin_memory=device.type == "cuda"
+    )
     previews = None
     if accelerator.is_main_process and autoencoder is not None:
         previews = Previews(

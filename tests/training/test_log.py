@@ -1,0 +1,106 @@
+"""The log of metrics: averages, the rate, and a file that goes on."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from repa.errors import RepaError
+from repa.files import read_json_lines
+from repa.training.log import MetricsLog, keep_until
+
+
+class Clock:
+    """Seconds that pass only when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("repa.training.log.time", clock)
+    return clock
+
+
+@pytest.fixture(scope="module")
+def accelerator() -> Accelerator:
+    return Accelerator(cpu=True)
+
+
+def test_what_is_added_is_averaged_until_it_is_written(
+    clock: Clock, accelerator: Accelerator, tmp_path: Path
+) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl", accelerator, 10, 8)
+    for loss in (1.0, 2.0):
+        log.add({"loss": torch.tensor(loss)})
+        clock.now += 2
+    metrics = log.write(12)
+    assert metrics == {"loss": 1.5, "images_per_second": 4.0}
+    log.add({"loss": torch.tensor(7.0)})
+    clock.now += 1
+    assert log.write(13) == {"loss": 7.0, "images_per_second": 8.0}
+    lines = read_json_lines(tmp_path / "metrics.jsonl")
+    assert lines[0] == {"step": 12, "seconds": 4.0, **metrics}
+    assert [line["seconds"] for line in lines] == [4.0, 5.0]
+
+
+def test_a_step_of_several_batches_counts_once(
+    clock: Clock, accelerator: Accelerator, tmp_path: Path
+) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl", accelerator, 0, 16)  # two batches of 8
+    for norm in (3.0, 5.0):
+        log.add({"loss": torch.tensor(1.0)})
+        log.add({"loss": torch.tensor(2.0), "grad_norm": torch.tensor(norm)})
+        clock.now += 4
+    assert log.write(2) == {"loss": 1.5, "grad_norm": 4.0, "images_per_second": 4.0}
+
+
+def test_pauses_are_left_out_of_the_rate_alone(
+    clock: Clock, accelerator: Accelerator, tmp_path: Path
+) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl", accelerator, 0, 8)
+    with log.paused():
+        clock.now += 30
+    log.add({"loss": torch.tensor(1.0)})
+    clock.now += 2
+    assert log.write(1)["images_per_second"] == 4.0
+    assert read_json_lines(log.path)[0]["seconds"] == 32.0
+
+
+def test_what_is_added_may_change_afterwards(accelerator: Accelerator, tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl", accelerator, 0, 8)
+    weight = torch.ones((), requires_grad=True)
+    loss = weight * 2
+    log.add({"loss": loss})
+    log.add({"loss": loss})
+    assert loss.item() == 2
+    assert log.write(2)["loss"] == 2
+
+
+def test_a_run_goes_on_after_the_lines_of_its_checkpoint(
+    clock: Clock, accelerator: Accelerator, tmp_path: Path
+) -> None:
+    file = tmp_path / "metrics.jsonl"
+    lines = [{"step": step, "seconds": 10.0 * step} for step in (1, 2, 3)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 4, "sec')
+    log = MetricsLog(file, accelerator, 2, 8)
+    assert read_json_lines(file) == lines[:2]
+    log.add({"loss": torch.tensor(1.0)})
+    clock.now += 2
+    assert log.write(3)["images_per_second"] == 4.0
+    assert read_json_lines(file)[-1]["seconds"] == 22.0
+
+
+def test_a_damaged_line_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1}\nhello\n{"step": 2}\n')
+    with pytest.raises(RepaError, match=r"metrics\.jsonl"):
+        keep_until(file, 1)
+    assert keep_until(tmp_path / "none.jsonl", 1) == []
