@@ -7,9 +7,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from encoders.published import save_published, shrink, timm_state
 from torch import nn
 
+from encoders.published import save_published, shrink, timm_state
 from repa.config import TrainOptions
 from repa.diffusion import DDPM, FlowMatching
 from repa.encoders import create_encoder
