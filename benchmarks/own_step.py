@@ -9,6 +9,7 @@ import torch
 from repa.config import TrainOptions
 from repa.data import open_dataset
 from repa.data.visits import Visits, visit_loader
+from repa.memory import keep_freed_memory
 from repa.models import Backbone
 from repa.training.compiling import compile_training
 from repa.training.ema import EMA
@@ -33,6 +34,7 @@ def own_step(
         batch: images of this process.
         make_model: the backbone, where it is not the one that the options name.
     """
+    keep_freed_memory()  # as all commands do
     dataset = open_dataset(options.data_dir)
     accelerator = start(options)
     torch.manual_seed(options.seed)

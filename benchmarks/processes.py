@@ -43,7 +43,7 @@ class Measured:
 
 
 def in_turn(ways: Mapping[str, Make], rounds: int, warmup: int = 2) -> dict[str, Measured]:
-    """Runs a step of each way, then the next one of each, `rounds` times.
+    """Runs a step of each way, then the next one of each, in reverse order every other round.
 
     Args:
         ways: by name.
@@ -63,10 +63,11 @@ def in_turn(ways: Mapping[str, Make], rounds: int, warmup: int = 2) -> dict[str,
         theirs.close()
         _ask(name, pipes[name])  # has been made; the next is made alone, too
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(warmup + rounds):
-        for name, pipe in pipes.items():
-            pipe.send("step")
-            times[name].append(_ask(name, pipe))
+    for number in range(warmup + rounds):
+        order = list(pipes) if number % 2 == 0 else list(reversed(pipes))
+        for name in order:
+            pipes[name].send("step")
+            times[name].append(_ask(name, pipes[name]))
     result = {}
     for name, pipe in pipes.items():
         pipe.send("stop")
