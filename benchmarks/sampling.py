@@ -187,7 +187,8 @@ def our_way(setting: Setting, name: str) -> Callable[[], None]:
     """A batch of `repa sample`."""
     wanted, _, compiled = name.partition("+")
     precision, device = PRECISIONS[wanted], pick_device()
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = wanted == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = wanted == "tf32"
+    torch.backends.cudnn.allow_tf32 = wanted != "fp32"  # decoding, as the command has it
     model = create_model(setting.model, input_size=32, in_channels=4, num_classes=CLASSES)
     model.load_state_dict(load_file(setting.folder / "weights.safetensors"))
     cast_weights(model.eval(), precision)
