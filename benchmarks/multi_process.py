@@ -17,7 +17,6 @@ import json
 import multiprocessing as mp
 import os
 import platform
-import resource
 import socket
 import statistics
 import tempfile
@@ -30,7 +29,7 @@ from typing import Any
 
 import torch
 from own_step import own_step
-from processes import Make
+from processes import Make, peak_bytes
 from random_dataset import write_random_dataset
 from train_step import ENCODER, PRECISIONS
 
@@ -209,8 +208,7 @@ def _work(make: Make, environment: dict[str, str], pipe: Connection) -> None:
     except Exception:
         traceback.print_exc()
         return
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    pipe.send(torch.cuda.max_memory_allocated() if on_gpu else 1024 * kib)
+    pipe.send(peak_bytes())
 
 
 if __name__ == "__main__":

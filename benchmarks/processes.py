@@ -99,5 +99,11 @@ def _work(make: Make, pipe: Connection) -> None:
     except Exception:
         traceback.print_exc()
         return
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    pipe.send(torch.cuda.max_memory_allocated() if on_gpu else 1024 * kib)
+    pipe.send(peak_bytes())
+
+
+def peak_bytes() -> int:
+    """The most memory so far: of tensors on the GPU where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
