@@ -13,15 +13,11 @@ is left after what the processes say to each other.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing as mp
 import os
-import platform
 import socket
 import statistics
 import tempfile
-import time
-import traceback
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -29,8 +25,9 @@ from typing import Any
 
 import torch
 from own_step import own_step
-from processes import Make, peak_bytes
+from processes import Make, take_steps
 from random_dataset import write_random_dataset
+from result import write_result
 from train_step import ENCODER, PRECISIONS
 
 from repa.config import TrainOptions
@@ -62,15 +59,7 @@ def main() -> None:
         peak = way["peak_bytes"] / 2**30
         print(f"{name:10}{rates[name]:9.2f} images/s, {peak:.2f} GiB a process")
     print(f"efficiency {efficiency:.1%}")
-    if arguments.json is not None:
-        result = {
-            "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
-            "torch": torch.__version__,
-            "settings": {key: str(value) for key, value in vars(arguments).items()},
-            "ways": ways,
-            "efficiency": efficiency,
-        }
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(arguments, ways=ways, efficiency=efficiency)
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
@@ -194,21 +183,7 @@ def _free_port() -> int:
 def _work(make: Make, environment: dict[str, str], pipe: Connection) -> None:
     os.environ |= environment
     torch.set_num_threads(1)
-    on_gpu = torch.cuda.is_available()
-    try:
-        step = make()
-        pipe.send(0)
-        while count := pipe.recv():
-            started = time.perf_counter()
-            for _ in range(count):
-                step()
-            if on_gpu:
-                torch.cuda.synchronize()
-            pipe.send(time.perf_counter() - started)
-    except Exception:
-        traceback.print_exc()
-        return
-    pipe.send(peak_bytes())
+    take_steps(make, pipe)
 
 
 if __name__ == "__main__":

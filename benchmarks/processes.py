@@ -66,11 +66,11 @@ def in_turn(ways: Mapping[str, Make], rounds: int, warmup: int = 2) -> dict[str,
     for number in range(warmup + rounds):
         order = list(pipes) if number % 2 == 0 else list(reversed(pipes))
         for name in order:
-            pipes[name].send("step")
+            pipes[name].send(1)
             times[name].append(_ask(name, pipes[name]))
     result = {}
     for name, pipe in pipes.items():
-        pipe.send("stop")
+        pipe.send(0)
         result[name] = Measured(times[name][0], times[name][warmup:], int(_ask(name, pipe)))
     for process in processes:
         process.join()
@@ -86,13 +86,23 @@ def _ask(name: str, pipe: Connection) -> float:
 
 def _work(make: Make, pipe: Connection) -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
+    take_steps(make, pipe)
+
+
+def take_steps(make: Make, pipe: Connection) -> None:
+    """Makes a way, then takes as many steps as it is told, again and again, until that is none.
+
+    Answers 0 when made, the seconds of the steps, and at the end `peak_bytes`. If it fails, it
+    prints the traceback and closes the pipe.
+    """
     on_gpu = torch.cuda.is_available()
     try:
         step = make()
         pipe.send(0)
-        while pipe.recv() == "step":
+        while count := pipe.recv():
             started = time.perf_counter()
-            step()
+            for _ in range(count):
+                step()
             if on_gpu:
                 torch.cuda.synchronize()
             pipe.send(time.perf_counter() - started)

@@ -76,7 +76,7 @@ def release_step(
     precision: str,
     batch: dict[str, Tensor],
     tokens: Tensor | None,
-    encoder: nn.Module | None,
+    encoder: Any,
     tf32: bool,
 ) -> Callable[[], None]:
     """A step as its training loop takes it, with its defaults, on the same batch each time.
@@ -95,7 +95,7 @@ def release_step(
     accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
     device = accelerator.device
     torch.backends.cuda.matmul.allow_tf32 = tf32
-    dim = tokens.shape[-1] if tokens is not None else encoder.num_features  # type: ignore[union-attr]
+    dim = encoder.num_features if tokens is None else tokens.shape[-1]
     model = release_model(checkout, name, int(dim)).to(device)
     from loss import SILoss  # type: ignore[import-not-found]
 

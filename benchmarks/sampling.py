@@ -18,8 +18,6 @@ interval needs: twice the batch at guided steps, once elsewhere.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +30,7 @@ import numpy as np
 import torch
 from processes import Make, Measured, in_turn
 from release import release_sampler
+from result import write_result
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -104,15 +103,7 @@ def main() -> None:
     for line in rows:
         line["ratio"] = line["images_per_second"] / rows[-1]["images_per_second"]
     report(rows)
-    if arguments.json is not None:
-        on_gpu = torch.cuda.is_available()
-        result = {
-            "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
-            "torch": torch.__version__,
-            "settings": {key: str(value) for key, value in vars(arguments).items()},
-            "ways": rows,
-        }
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(arguments, ways=rows)
     for line in rows:
         if line["way"].split()[1].startswith("fp32") and line["max_difference"] > TOLERANCE:
             raise SystemExit(f"{line['way']}: its latents differ by more than {TOLERANCE:g}")

@@ -17,8 +17,6 @@ such a cost, so the last column is what each further image or block took between
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -30,6 +28,7 @@ import torch
 from own_step import own_step
 from processes import Make, in_turn
 from random_dataset import CLASSES, LATENT, write_random_dataset
+from result import write_result
 from train_step import ENCODER, PRECISIONS
 
 from repa.config import TrainOptions
@@ -64,13 +63,7 @@ def main() -> None:
         sizes = sorted(set(sizes))
         result[name] = growth(sizes, [seconds[f"{name} {size}"] for size in sizes])
         report(name, result[name])
-    if arguments.json is not None:
-        about = {
-            "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
-            "torch": torch.__version__,
-            "settings": {key: str(value) for key, value in vars(arguments).items()},
-        }
-        arguments.json.write_text(json.dumps(about | result, indent=1) + "\n")
+    write_result(arguments, **result)
 
 
 def make_ways(arguments: argparse.Namespace, folder: Path) -> dict[str, Make]:

@@ -18,8 +18,6 @@ the encoder take, over what the device's fastest square matrix product does in t
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -32,6 +30,7 @@ from own_step import own_step
 from processes import Make, Measured, in_turn
 from random_dataset import write_random_dataset, write_random_encoder
 from release import release_step
+from result import write_result
 
 from repa.config import Precision, TrainOptions
 from repa.data import open_dataset
@@ -76,17 +75,7 @@ def main() -> None:
     for line in rows:
         line["ratio"] = line["images_per_second"] / base["images_per_second"]
     report(rows, ceilings)
-    if arguments.json is not None:
-        settings = {key: str(value) for key, value in vars(arguments).items()}
-        result = {
-            "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
-            "torch": torch.__version__,
-            "settings": settings,
-            "flops_per_step": operations,
-            "ceilings": ceilings,
-            "ways": rows,
-        }
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(arguments, flops_per_step=operations, ceilings=ceilings, ways=rows)
 
 
 def make_ways(arguments: argparse.Namespace, folder: Path) -> dict[str, Make]:

@@ -64,6 +64,26 @@ class Words(nn.Module):
         return [len(caption.split()) for caption in captions]
 
 
+class Crash(BaseException):
+    """What no code expects, like the end of a process."""
+
+
+class Crashes:
+    """Functions of which the `countdown`-th call from now on crashes; none while that is 0."""
+
+    def __init__(self) -> None:
+        self.countdown = 0
+
+    def wrap(self, function: Callable) -> Callable:
+        def wrapped(*arguments: object, **options: object) -> object:
+            self.countdown -= 1
+            if self.countdown == 0:
+                raise Crash
+            return function(*arguments, **options)
+
+        return wrapped
+
+
 def captioned_source(picture: Callable[..., bytes]) -> Source:
     """14 items, the third broken; 0 to 3 captions an image, but none in the second four."""
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.preparing import Averages, Words, captioned_source, run, snapshot
+from data.preparing import Averages, Crash, Crashes, Words, captioned_source, run, snapshot
 from repa.data import PreparedDataset
 from repa.data.prepare import extend
 from repa.data.share import Work
@@ -150,44 +150,29 @@ def test_an_interrupted_run_goes_on_to_the_same_files(
     assert encoder.calls == 6 - done  # whole shards not again
 
 
-class Crash(BaseException):
-    """What no code expects, like the end of a process."""
-
-
 def test_a_crash_before_any_step_of_adding_text_leaves_what_can_go_on(
     tmp_path: Path, captioned: Source, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(captioned, tmp_path / "before", Averages())
-    countdown = 0
-
-    def crashing(function: Callable) -> Callable:
-        def wrapped(*arguments: object, **options: object) -> object:
-            nonlocal countdown
-            countdown -= 1
-            if countdown == 0:
-                raise Crash
-            return function(*arguments, **options)
-
-        return wrapped
-
+    crashes = Crashes()
     for name in ("rename", "replace"):
-        monkeypatch.setattr(Path, name, crashing(getattr(Path, name)))
-    monkeypatch.setattr(os, "fsync", crashing(os.fsync))
+        monkeypatch.setattr(Path, name, crashes.wrap(getattr(Path, name)))
+    monkeypatch.setattr(os, "fsync", crashes.wrap(os.fsync))
 
-    crashes, finished = 0, False
+    count, finished = 0, False
     while not finished:
-        out = Path(shutil.copytree(tmp_path / "before", tmp_path / f"out{crashes}"))
-        countdown = crashes + 1
+        out = Path(shutil.copytree(tmp_path / "before", tmp_path / f"out{count}"))
+        crashes.countdown = count + 1
         try:
             add(out, Words(), Words(name="more"))
             finished = True
         except Crash:
-            crashes += 1
-        countdown = 0
+            count += 1
+        crashes.countdown = 0
         PreparedDataset(out)[0]  # stays readable
         add(out, Words(), Words(name="more"))
-        assert snapshot(out) == whole, f"after a crash before step {crashes}"
-    assert crashes > 20
+        assert snapshot(out) == whole, f"after a crash before step {count}"
+    assert count > 20
 
 
 def test_leftovers_of_a_killed_write_are_replaced(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data.preparing import Averages, run, snapshot
+from data.preparing import Averages, Crash, Crashes, run, snapshot
 from repa.data import PreparedDataset
 from repa.data.format import read_manifest
 from repa.data.sources import Source, open_source
@@ -46,43 +46,28 @@ def test_an_interrupted_run_goes_on_to_the_same_files(
     assert encoder.calls == sum(batches) - kept  # whole shards not again
 
 
-class Crash(BaseException):
-    """What no code expects, like the end of a process."""
-
-
 def test_a_crash_before_any_step_of_writing_leaves_what_can_go_on(
     tmp_path: Path, source: Source, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    countdown = 0
-
-    def crashing(function: Callable) -> Callable:
-        def wrapped(*arguments: object, **options: object) -> object:
-            nonlocal countdown
-            countdown -= 1
-            if countdown == 0:
-                raise Crash
-            return function(*arguments, **options)
-
-        return wrapped
-
+    crashes = Crashes()
     for name in ("mkdir", "rename", "replace"):
-        monkeypatch.setattr(Path, name, crashing(getattr(Path, name)))
-    monkeypatch.setattr(os, "fsync", crashing(os.fsync))
-    monkeypatch.setattr("shutil.rmtree", crashing(shutil.rmtree))
+        monkeypatch.setattr(Path, name, crashes.wrap(getattr(Path, name)))
+    monkeypatch.setattr(os, "fsync", crashes.wrap(os.fsync))
+    monkeypatch.setattr("shutil.rmtree", crashes.wrap(shutil.rmtree))
 
-    crashes, finished = 0, False
+    count, finished = 0, False
     while not finished:
-        out = tmp_path / f"out{crashes}"
-        countdown = crashes + 1
+        out = tmp_path / f"out{count}"
+        crashes.countdown = count + 1
         try:
             run(source, out, Averages())
             finished = True
         except Crash:
-            crashes += 1
-        countdown = 0
+            count += 1
+        crashes.countdown = 0
         run(source, out, Averages())
-        assert snapshot(out) == whole, f"after a crash before step {crashes}"
-    assert crashes > 30
+        assert snapshot(out) == whole, f"after a crash before step {count}"
+    assert count > 30
 
 
 def test_a_process_killed_at_any_moment_leaves_what_can_go_on(

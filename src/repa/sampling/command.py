@@ -98,8 +98,8 @@ def draw_samples(
             f"{autoencoder.latent_shape(state.resolution)}; the model has {latent_shape(model)}"
         )
     wanted = choose_wanted(options, model, state, processes)
-    if processes.is_main_process and wanted.prompts is not None and wanted.prompts.cut is not None:
-        print(f"note: {wanted.prompts.cut}", file=sys.stderr)
+    if processes.is_main_process and wanted.prompts is not None and (cut := wanted.prompts.cut()):
+        print(f"note: {cut}", file=sys.stderr)
     request = _request(options, model, state, objective, autoencoder, wanted, precision, processes)
     archive = SampleArchive(name, request, len(wanted.labels), options.png)
     on_main(processes, lambda: archive.begin(options.overwrite))

@@ -37,7 +37,7 @@ class Prompts:
         tokens: from numbers (n,) to tokens (n, L, D), floating.
         empty: tokens of the empty text (L, D).
         fingerprint: of all that decides on the tokens: texts, or files, and text encoder.
-        cut: how many texts are longer than what is seen of them; None if no text is.
+        cut: says how many texts are longer than what is seen of them; None if no text is.
     """
 
     count: int
@@ -45,7 +45,7 @@ class Prompts:
     tokens: Callable[[Sequence[int]], Tensor]
     empty: Callable[[], Tensor]
     fingerprint: str
-    cut: str | None
+    cut: Callable[[], str | None]
 
 
 def choose_prompts(
@@ -111,7 +111,7 @@ def _encoded(texts: list[str], encoder: TextEncoder) -> Prompts:
         tokens=tokens,
         empty=lambda: encoder([""])[0],
         fingerprint=_hash([encoder.name, encoder.fingerprint, texts]),
-        cut=cut_notice(encoder, texts, "prompts"),
+        cut=lambda: cut_notice(encoder, texts, "prompts"),
     )
 
 
@@ -153,7 +153,7 @@ def _stored(dataset: ImageDataset, name: str, model: MMDiT, state: CheckpointSta
         tokens=of_captions(dataset, range(len(dataset)), name, None),
         empty=empty,
         fingerprint=_hash(["stored", name, made, files if texts is None else texts]),
-        cut=_stored_cut(dataset, name),
+        cut=lambda: _stored_cut(dataset, name),
     )
 
 
