@@ -6,7 +6,7 @@ AGAINST_RELEASE := $(if $(AGAINST),--against $(AGAINST))
 TRAIN ?= cifar10-train.zip
 TEST ?= cifar10-test.zip
 
-.PHONY: install demo test bench convergence convergence-cpu lint lock clean
+.PHONY: install demo test test-reliability bench convergence convergence-cpu lint lock clean
 
 install: .venv/installed
 
@@ -21,6 +21,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# All trials of what docs/reliability.md promises; `make test` makes a few of each.
+test-reliability: install
+	REPA_TRIALS=full $(BIN)/python -m pytest tests/reliability
 
 # Beside a checkout of the release: make bench AGAINST=../REPA
 bench: install
