@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from repa import lifeline
 from repa.config import Options
-from repa.errors import RepaError
+from repa.errors import PREEMPTED, PreemptedError, RepaError
 from repa.memory import keep_freed_memory
+from repa.recipes import read_yaml
 
 T = TypeVar("T", bound=Options)
 
@@ -139,15 +140,8 @@ def _metavar(annotation: Any) -> str:
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RepaError(f"--config {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RepaError(f"--config {path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(recipe, dict):
-        raise RepaError(f"--config {path}: expected lines of the form `name: value`")
-    return {str(name).replace("-", "_"): value for name, value in recipe.items()}
+    recipe = read_yaml(path, f"--config {path}")
+    return {name.replace("-", "_"): value for name, value in recipe.items()}
 
 
 def _one_line(error: Any, options_class: type[Options]) -> str:
@@ -170,19 +164,33 @@ def _one_line(error: Any, options_class: type[Options]) -> str:
 def run(prog: str, command: Any) -> int:
     """Calls `command()`; what the user can fix becomes one line on stderr and exit code 2.
 
-    One of several processes ends here, with that code.
+    One of several processes ends here, with that code, and so do the others, with the same line
+    once. A run that was asked to end, and saved where it is, has exit code 75.
     """
     keep_freed_memory()
     code = 0
     try:
         command()
     except RepaError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        code = 2
+        code = _fail(f"{prog}: error: {error}", 2)
+    except PreemptedError as error:
+        if os.environ.get("RANK", "0") == "0":  # all say the same
+            print(f"{prog}: {error}", file=sys.stderr)
+        code = PREEMPTED
     except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
-        code = 130
+        code = _fail(f"{prog}: interrupted", 130)
+    except SystemExit as ending:  # such as `on_main` on other processes than the failed one
+        if ending.code:
+            lifeline.fail("", ending.code if isinstance(ending.code, int) else 1, cause=False)
+        raise
     _leave_other_processes(code)
+    return code
+
+
+def _fail(text: str, code: int) -> int:
+    """Says it, in one of several processes by way of them all, which then end."""
+    lifeline.fail(text, code)
+    print(text, file=sys.stderr)
     return code
 
 
@@ -194,6 +202,7 @@ def _leave_other_processes(code: int) -> None:
     """
     distributed = sys.modules.get("torch.distributed")  # only who works with others has it
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        lifeline.say_goodbye()
         distributed.destroy_process_group()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -50,6 +50,31 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def make_durable(folder: Path) -> None:
+    """Hands a folder's files and their names to the disk: they outlast a machine without power.
+
+    Raises:
+        OSError: if the disk does not take them.
+    """
+    for path in (*folder.iterdir(), folder):
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's content, or the names in a folder, are on the disk.
+
+    Raises:
+        OSError: if the disk does not take them.
+    """
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Waits until no other process is in such a block with the same lock file, made if need be.
@@ -92,7 +117,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
             value = json.loads(line)
             if not isinstance(value, dict):
                 raise ValueError("not an object")
-        except ValueError:
+        except (ValueError, RecursionError):
             if number == len(lines) and not line.endswith(b"\n"):
                 break
             raise RepaError(

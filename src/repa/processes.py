@@ -12,6 +12,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.distributed import distributed_c10d
 
+from repa import lifeline
 from repa.devices import pick_device
 from repa.errors import RepaError
 
@@ -31,11 +32,22 @@ def start_processes(device: str | None) -> PartialState:
         RepaError: if this machine has no such device.
     """
     state = PartialState(cpu=pick_device(device).type == "cpu")
-    if dist.is_available() and dist.is_initialized():
-        # PyTorch has a public name for it since 2.12.
-        set_timeout = getattr(dist, "set_timeout", None) or distributed_c10d._set_pg_timeout
-        set_timeout(PATIENCE, dist.group.WORLD)
+    share_job()
     return state
+
+
+def share_job() -> None:
+    """Lets the processes of the default group wait for each other for days, but not for the dead.
+
+    All must call it, after accelerate has made the group: one that dies then ends all of them.
+    Does nothing in a process that is alone.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return
+    lifeline.tie(dist.get_rank(), dist.get_world_size(), broadcast_object_list)
+    # PyTorch has a public name for it since 2.12.
+    set_timeout = getattr(dist, "set_timeout", None) or distributed_c10d._set_pg_timeout
+    set_timeout(PATIENCE, dist.group.WORLD)
 
 
 def on_main(state: PartialState, action: Callable[[], object]) -> None:

@@ -52,7 +52,9 @@ class TestThereAndBack:
         back = files(convert(folder, tmp_path / "back", "repa"))
         assert back["state.json"] == files(ours)["state.json"]
         assert back["heads.safetensors"] == files(ours)["heads.safetensors"]
-        assert back.keys() == {"state.json", "heads.safetensors", "ema.safetensors"}
+        assert back.keys() == {
+            "SHA256SUMS", "state.json", "heads.safetensors", "ema.safetensors"
+        }  # fmt: skip
         one, other = load_model(ours)[0], load_model(tmp_path / "back")[0]
         assert_same(dict(one.state_dict()), dict(other.state_dict()))
 
@@ -66,7 +68,7 @@ class TestThereAndBack:
         state_dict = released_model(3).state_dict()
         folder = convert(save(state_dict, tmp_path / "last.pt"), tmp_path / "ours", "repa")
         assert files(folder).keys() == {
-            "ema.safetensors", "ema_heads.safetensors", "released.json", "state.json"
+            "SHA256SUMS", "ema.safetensors", "ema_heads.safetensors", "released.json", "state.json"
         }  # fmt: skip
         back = torch.load(convert(folder, tmp_path / "back.pt", "released"))
         assert_same(back, dict(state_dict))

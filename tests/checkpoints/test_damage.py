@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from checkpoints.files import NAME, convert, save, training_checkpoint
 from repa.checkpoints import import_released, load_model
 from repa.checkpoints.checkpoint import open_checkpoint
+from repa.checkpoints.checksums import write_checksums
 from repa.checkpoints.translate import write_checkpoint
 from repa.errors import RepaError
 
@@ -31,6 +32,7 @@ def change(folder: Path, part: str, update: Callable[[dict], object]) -> Path:
     tensors = load_file(path)
     update(tensors)
     save_file(tensors, path)
+    write_checksums(folder)
     return folder
 
 
@@ -96,6 +98,7 @@ def test_weights_of_something_else_are_not_written(
 
 def test_of_many_problems_two_are_named(tmp_path: Path, ours: Path) -> None:
     (ours / "heads.safetensors").replace(ours / "ema.safetensors")
+    write_checksums(ours)
     message = r"in ema, pos_embed is missing; x_embedder\S+ is missing; and \d+ more$"
     with pytest.raises(RepaError, match=message):
         write_checkpoint(open_checkpoint(ours), tmp_path / "a", "repa")

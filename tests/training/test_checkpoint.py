@@ -75,7 +75,7 @@ def test_everything_that_resuming_needs_comes_back_exactly(saved) -> None:
 def test_there_is_no_pickle(saved) -> None:
     names = {path.name for path in (saved[0] / "checkpoints" / "0000007").iterdir()}
     parts = ("model", "ema", "heads", "optimizer")
-    assert names == {"state.json", *(f"{part}.safetensors" for part in parts)}
+    assert names == {"state.json", "SHA256SUMS", *(f"{part}.safetensors" for part in parts)}
 
 
 def test_newest_whole_checkpoint_is_found(saved) -> None:

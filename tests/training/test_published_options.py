@@ -103,7 +103,7 @@ def test_a_run_of_the_release_is_not_begun_anew(options) -> None:
 def test_later_checkpoints_are_not_continued_by_accident(options, monkeypatch) -> None:
     run = train(options())
     # As if killed before its next checkpoint.
-    monkeypatch.setattr("repa.training.loop.save_checkpoint", interrupt)
+    monkeypatch.setattr("repa.training.checkpoint.save_checkpoint", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(options(resume_step=2))
     assert find_checkpoint(run) == run / "checkpoints" / "0000002"

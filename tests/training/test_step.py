@@ -67,6 +67,15 @@ def training_step(
     )  # fmt: skip
 
 
+class MetaAdamW(torch.optim.AdamW):
+    """Not fused, as none is there: takes note of the flag that a fused one would look at."""
+
+    def step(self, closure: None = None) -> None:
+        assert self.found_inf.device.type == "meta"
+        self.found_inf = None
+        super().step()
+
+
 def weights(module: torch.nn.Module) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in module.parameters()]).clone()
 
@@ -153,6 +162,63 @@ def test_a_step_that_overflows_is_left_out(in_half_precision: Accelerator) -> No
     assert not torch.equal(weights(module), before)
 
 
+@pytest.mark.parametrize("field", ["x", "noise", "targets"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_step_that_is_not_finite_changes_neither_weights_nor_moments(
+    accelerator: Callable[..., Accelerator], field: str, value: float
+) -> None:
+    module, other = training_module(), training_module()
+    steps = [
+        TrainingStep(
+            accelerator(), lambda arrays: arrays["batch"], m,
+            torch.optim.AdamW(m.parameters(), lr=RATE, fused=True), EMA(m.model, DECAY), 1.0,
+        )
+        for m in (module, other)
+    ]  # fmt: skip
+    broken = batch()
+    tensor = broken.targets[0] if field == "targets" else getattr(broken, field)
+    tensor[2].view(-1)[5] = value
+    for step in steps:
+        step({"batch": batch()})
+    before = weights(module)
+    assert not steps[0]({"batch": broken})["grad_norm"].isfinite()
+    assert torch.equal(weights(module), before)
+    # Moments and their number of steps too: what follows is as if it had never been.
+    for step in steps:
+        assert step({"batch": batch()})["grad_norm"].isfinite()
+    assert torch.equal(weights(module), weights(other))
+    assert not torch.equal(weights(module), before)
+
+
+def test_one_accumulated_batch_that_is_not_finite_leaves_out_the_step(
+    accelerator: Callable[..., Accelerator],
+) -> None:
+    module = training_module()
+    step = training_step(accelerator(gradient_accumulation_steps=2), module)
+    before = weights(module)
+    broken = batch(slice(0, 2))
+    broken.x[0, 0, 0, 0] = torch.nan
+    step({"batch": broken})
+    assert not step({"batch": batch(slice(2, 4))})["grad_norm"].isfinite()
+    assert torch.equal(weights(module), before)
+    for half in (slice(0, 2), slice(2, 4)):  # the next step is not touched by it
+        losses = step({"batch": batch(half)})
+    assert losses["grad_norm"].isfinite()
+    assert not torch.equal(weights(module), before)
+
+
+def test_a_loss_that_overflows_with_finite_gradients_is_left_out(
+    accelerator: Callable[..., Accelerator],
+) -> None:
+    module = training_module()
+    step = training_step(accelerator(), module)
+    before = weights(module)
+    forward = module.forward
+    module.forward = lambda batch: {"loss": forward(batch)["loss"] + torch.inf}
+    assert not step({"batch": batch()})["grad_norm"].isfinite()
+    assert torch.equal(weights(module), before)
+
+
 @pytest.mark.parametrize("head", ["mlp", "conv"])
 @pytest.mark.parametrize(
     "model",
@@ -173,10 +239,9 @@ def test_no_value_is_fetched_from_the_device(
     one = batch()
     fields = (one.x, y, one.noise, one.time_uniform, one.drop_uniform)
     moved = Batch(*(field.to("meta") for field in fields), targets=[one.targets[0].to("meta")])
-    optimizer = torch.optim.AdamW(module.parameters(), foreach=True)
     step = TrainingStep(
-        accelerator(device_placement=False), lambda _: moved, module, optimizer,
-        EMA(model, DECAY), 1.0,
+        accelerator(device_placement=False), lambda _: moved, module,
+        MetaAdamW(module.parameters(), foreach=True), EMA(model, DECAY), 1.0,
     )  # fmt: skip
     for _ in range(2):
         losses = step({})

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from repa.checkpoints.families import CLASS_FAMILIES, family_of, size_of
-from repa.checkpoints.folder import CheckpointState
 from repa.checkpoints.null_context import lacks_null_context
+from repa.checkpoints.state import CheckpointState
 from repa.diffusion.schedule import NUM_STEPS
 from repa.models import FAMILIES
 

@@ -9,18 +9,10 @@ from torch import Tensor
 
 from repa.checkpoints.download import released_checkpoint
 from repa.checkpoints.families import family_of
-from repa.checkpoints.folder import (
-    CheckpointState,
-    Parts,
-    ReleasedRecord,
-    find_checkpoint,
-    folder_parts,
-    list_checkpoints,
-    read_released_record,
-    read_state,
-)
+from repa.checkpoints.folder import Parts, find_checkpoint, folder_parts, list_checkpoints
 from repa.checkpoints.pretrained import is_pretrained, pretrained_parts, pretrained_state
 from repa.checkpoints.released import open_released
+from repa.checkpoints.state import CheckpointState, ReleasedRecord, read_released_record, read_state
 from repa.errors import RepaError
 
 RELEASED_NAME = Path("released")  # what --ckpt calls the release's published checkpoint

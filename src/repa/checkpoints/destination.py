@@ -11,14 +11,17 @@ from typing import Literal
 
 from safetensors import SafetensorError
 
-from repa.checkpoints.folder import PARTS, RELEASED, STATE, read_state
+from repa.checkpoints.checksums import CHECKSUMS
+from repa.checkpoints.folder import PARTS
 from repa.checkpoints.pretrained import CONFIG, FILES, README, read_config
+from repa.checkpoints.state import RELEASED, STATE, read_state
 from repa.errors import RepaError, first_line
 from repa.weights import read_weights
 
 Format = Literal["repa", "released", "pretrained"]
 # All that is written here. A folder with anything else in it is never replaced.
-NAMES = {STATE, RELEASED, CONFIG, README, *FILES.values(), *(f"{p}.safetensors" for p in PARTS)}
+TENSORS = (f"{part}.safetensors" for part in PARTS)
+NAMES = {STATE, RELEASED, CHECKSUMS, CONFIG, README, *FILES.values(), *TENSORS}
 PREFIX = ".repa-convert-"
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from repa.checkpoints.folder import CheckpointState, LazyParts, Parts
+from repa.checkpoints.folder import LazyParts, Parts
+from repa.checkpoints.state import CheckpointState
 from repa.errors import RepaError, first_line
 from repa.models import Backbone, create_model
 
@@ -28,6 +29,23 @@ def build_model(state: CheckpointState, path: Path, device: str = "cpu") -> Back
     # Arguments of any type and size come from a file.
     except (ArithmeticError, RuntimeError, TypeError, ValueError, RepaError) as error:
         raise RepaError(f"damaged checkpoint {path}: no model: {first_line(error)}") from None
+
+
+def check_size(state: CheckpointState, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Whether the model that a state names has about as many numbers as there are in the weights.
+
+    Before it is built: a `state.json` of a few bytes can ask for a model of terabytes.
+
+    Raises:
+        RepaError: if it has more than twice as many.
+    """
+    wanted = sum(t.numel() for t in build_model(state, path, "meta").state_dict().values())
+    found = sum(tensor.numel() for tensor in weights.values())
+    if wanted > 2 * found:
+        raise RepaError(
+            f"damaged checkpoint {path}: its weights hold {found} numbers, the model that its "
+            f"state names {wanted}"
+        )
 
 
 def is_plain(tensor: Tensor) -> bool:

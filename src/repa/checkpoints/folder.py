@@ -4,7 +4,9 @@
          ema.safetensors        its average
          heads.safetensors      projection heads; absent without alignment
          optimizer.safetensors  AdamW's moments, by parameter name
-         state.json             step, architecture, autoencoder, options, loss scale, versions
+         state.json             step, architecture, autoencoder, options, loss scale, versions,
+                                and what the log had gathered
+         SHA256SUMS             checksums of all these, as `sha256sum --check` reads them
 
 Training writes all of these. What was converted from another format (`repa.checkpoints.released`)
 lacks what that did not hold, and may have two more:
@@ -20,71 +22,21 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, field_validator
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from repa.data.format import AutoencoderRecord, TextRecord
-from repa.diffusion.interpolant import PathType, Prediction
+from repa.checkpoints.checksums import CHECKSUMS, check_file, check_folder, write_checksums
+from repa.checkpoints.state import RELEASED, STATE, CheckpointState, ReleasedRecord, read_state
 from repa.errors import RepaError
-from repa.files import write_atomically
+from repa.files import make_durable, sync, write_atomically
 from repa.weights import misfits
 
-STATE = "state.json"
-RELEASED = "released.json"
+PARTIAL = ".partial"  # ending of a folder that is being written
 PARTS = ("model", "ema", "heads", "ema_heads", "optimizer")
 Parts = Mapping[str, Mapping[str, Tensor]]
-
-
-class CheckpointState(BaseModel):
-    """What `state.json` says."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-    step: NonNegativeInt
-    model: str
-    model_arguments: dict[str, Any]
-    autoencoder: AutoencoderRecord
-    resolution: int
-    classes: list[str]
-    options: dict[str, Any]
-    text: TextRecord | None = None
-    scaler: dict[str, Any] | None
-    versions: dict[str, str]
-
-    @field_validator("options")
-    @classmethod
-    def _name_a_known_process(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """Now, not only in the sampler. None is the choice of those who do not choose."""
-        for name, known in (
-            ("path_type", get_args(PathType)),
-            ("prediction", get_args(Prediction)),
-        ):
-            if name in options and options[name] is None:
-                options = options | {name: known[0]}
-            if options.get(name, known[0]) not in known:
-                choices = " or ".join(known)
-                raise ValueError(f"{name} is {options[name]!r}, expected {choices}")
-        return options
-
-
-class ReleasedRecord(BaseModel):
-    """What `released.json` says: enough to write the file again as it was.
-
-    Attributes:
-        bare: it was a state dict alone, as the published checkpoint.
-        args: the options it was trained with.
-        param_groups: of its optimizer.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    bare: bool = False
-    args: dict[str, Any] | None = None
-    param_groups: list[dict[str, Any]] | None = None
 
 
 class LazyParts(Mapping[str, Mapping[str, Tensor]]):
@@ -120,6 +72,7 @@ class FolderParts(LazyParts):
         super().__init__({part: path for part, path in paths.items() if path.exists()})
 
     def __getitem__(self, part: str) -> dict[str, Tensor]:
+        check_file(self._parts[part])
         return _read_file(self._parts[part])
 
 
@@ -136,38 +89,27 @@ def find_checkpoint(path: Path) -> Path | None:
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """The checkpoints in a run's folder, oldest first."""
-    found = [p.parent for p in (run / "checkpoints").glob(f"*/{STATE}") if p.parent.name.isdigit()]
-    return sorted(found, key=lambda p: int(p.name))
+    """The checkpoints in a run's folder, oldest first; also those that have lost files."""
+    found = {
+        p.parent for name in (STATE, CHECKSUMS) for p in (run / "checkpoints").glob(f"*/{name}")
+    }
+    return sorted((p for p in found if p.name.isdigit()), key=lambda p: int(p.name))
 
 
-def read_state(folder: Path) -> CheckpointState:
-    """The checkpoint's `state.json`.
-
-    Raises:
-        RepaError: if it cannot be read or is not of this form.
-    """
-    return parse_state(_read_text(folder, STATE), f"{folder}: {STATE}")
-
-
-def parse_state(text: str | bytes, where: str) -> CheckpointState:
-    """A state from JSON.
+def check_checkpoint(folder: Path) -> None:
+    """Whether a checkpoint's files are all there and what was written.
 
     Raises:
-        RepaError: if it is not of this form.
+        RepaError: if one is missing, broken or changed.
     """
-    return _parse(CheckpointState, text, where)
-
-
-def read_released_record(folder: Path) -> ReleasedRecord | None:
-    """The checkpoint's `released.json`, if it has one.
-
-    Raises:
-        RepaError: if it cannot be read or is not of this form.
-    """
-    if not (folder / RELEASED).exists():
-        return None
-    return _parse(ReleasedRecord, _read_text(folder, RELEASED), f"{folder}: {RELEASED}")
+    check_folder(folder)
+    read_state(folder)
+    for path in folder.glob("*.safetensors"):
+        try:
+            with safe_open(path, "pt"):  # reads the header, and compares sizes with it
+                pass
+        except (OSError, SafetensorError) as error:
+            raise RepaError(f"damaged checkpoint: {path}: {error}") from None
 
 
 def write_folder(
@@ -176,13 +118,22 @@ def write_folder(
     """Writes a checkpoint beside its place, then renames it: it is whole or not there.
 
     Only for a run's own folder: what is there by its name is replaced.
+
+    Raises:
+        OSError, SafetensorError: if it cannot be written; nothing of it is left.
     """
     # A name that none but this function gives: what is there was left by a killed process.
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial = folder.with_name(f".{folder.name}{PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)
-    fill_folder(partial, state, parts, released)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    try:
+        fill_folder(partial, state, parts, released)
+        make_durable(partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+        sync(folder.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def fill_folder(
@@ -196,6 +147,7 @@ def fill_folder(
     if released is not None:
         write_atomically(folder / RELEASED, released.model_dump_json(indent=1).encode() + b"\n")
     write_state(folder, state)
+    write_checksums(folder)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -239,24 +191,3 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise RepaError(f"damaged checkpoint: {path}: {error}") from None
-
-
-def _read_text(folder: Path, name: str) -> bytes:
-    try:
-        return (folder / name).read_bytes()
-    except OSError as error:
-        raise RepaError(f"damaged checkpoint {folder}: {error}") from None
-
-
-def _parse(model: type[Any], text: str | bytes, where: str) -> Any:
-    try:
-        return model.model_validate_json(text)
-    except ValidationError as error:
-        raise RepaError(f"damaged checkpoint {where}: {first_problem(error)}") from None
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first thing in a state that is not as it should be."""
-    first = error.errors()[0]
-    text = first["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(map(str, first['loc']))}: {text}"

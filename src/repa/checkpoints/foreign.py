@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from repa.autoencoders import SD_VAE_SCALE
 from repa.checkpoints.architecture import Architecture, ClassArchitecture, TextArchitecture
-from repa.checkpoints.folder import CheckpointState, first_problem
 from repa.checkpoints.null_context import CLIP_LENGTH
+from repa.checkpoints.state import CheckpointState, first_problem
 from repa.data.format import AutoencoderRecord
 from repa.errors import RepaError
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from repa.checkpoints.checkpoint import open_checkpoint
-from repa.checkpoints.fit import build_model
-from repa.checkpoints.folder import CheckpointState
+from repa.checkpoints.fit import build_model, check_size
+from repa.checkpoints.state import CheckpointState
 from repa.diffusion import Objective, create_objective
 from repa.diffusion.interpolant import PathType, Prediction
 from repa.errors import RepaError
@@ -39,6 +39,7 @@ def load_model(
     """
     checkpoint = open_checkpoint(path, encoder_depth, model, with_optimizer=False)
     weights = checkpoint.weights(raw_weights)
+    check_size(checkpoint.state, weights, checkpoint.path)
     network = build_model(checkpoint.state, checkpoint.path)
     load_weights(network, weights, checkpoint.path)
     return network.eval(), checkpoint.state

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from repa.checkpoints.folder import CheckpointState, LazyParts, Parts
+from repa.checkpoints.folder import LazyParts, Parts
+from repa.checkpoints.state import CheckpointState
 from repa.models.released import NULL_CONTEXT
 
 MISSING = "missing"  # what the option `null_context` says

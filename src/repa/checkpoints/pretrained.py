@@ -17,16 +17,10 @@ from typing import Any
 from repa.checkpoints.architecture import TextArchitecture, infer_architecture
 from repa.checkpoints.card import model_card
 from repa.checkpoints.families import size_of
-from repa.checkpoints.folder import (
-    STATE,
-    CheckpointState,
-    FolderParts,
-    Parts,
-    read_state,
-    write_state,
-    write_tensors,
-)
+from repa.checkpoints.folder import FolderParts, Parts, write_state, write_tensors
 from repa.checkpoints.foreign import infer_state
+from repa.checkpoints.state import STATE, CheckpointState, read_state
+from repa.data.arrays import check_regular
 from repa.errors import RepaError
 from repa.models import Backbone
 
@@ -100,8 +94,9 @@ def read_config(folder: Path) -> Mapping[str, Any]:
         RepaError: if it is missing or broken.
     """
     try:
+        check_regular(folder / CONFIG)
         config = json.loads((folder / CONFIG).read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RepaError(f"damaged checkpoint: {folder / CONFIG}: {error}") from None
     if not isinstance(config, dict):
         raise RepaError(f"damaged checkpoint: {folder / CONFIG} holds no options")

@@ -8,6 +8,7 @@ is the averaged state dict alone. SiT's and DiT's files have the same two forms,
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,13 @@ from repa.checkpoints.architecture import (
 )
 from repa.checkpoints.families import check_heads, is_own_sit, pick_family
 from repa.checkpoints.fit import is_plain
-from repa.checkpoints.folder import (
-    CheckpointState,
-    LazyParts,
-    Parts,
-    ReleasedRecord,
-    parse_state,
-)
+from repa.checkpoints.folder import LazyParts, Parts
 from repa.checkpoints.foreign import infer_state
 from repa.checkpoints.null_context import MISSING, FilledParts
 from repa.checkpoints.optimizer import optimizer_from_released
 from repa.checkpoints.own_sit import own_sit_path, translate_own_sit
+from repa.checkpoints.state import CheckpointState, ReleasedRecord, parse_state
+from repa.data.format import MAX_COUNT
 from repa.errors import RepaError, first_line
 from repa.models.released import NULL_CONTEXT, released_parameters, split_released_state_dict
 from repa.weights import check_bytes, read_weights
@@ -197,11 +194,11 @@ def _step(content: Mapping[str, Any], path: Path) -> int:
     step = _plain(content.get("steps"))
     if isinstance(step, float) and step.is_integer():
         step = int(step)
-    if isinstance(step, str) and step.isdecimal():
+    if isinstance(step, str) and re.fullmatch(r"\d{1,18}", step):
         step = int(step)
-    if type(step) is int and step >= 0:  # a bool is none
+    if type(step) is int and 0 <= step <= MAX_COUNT:  # a bool is none
         return step
-    return int(path.stem) if path.stem.isdecimal() else 0
+    return int(path.stem) if re.fullmatch(r"\d{1,18}", path.stem) else 0
 
 
 def _present(parts: Parts) -> Parts:

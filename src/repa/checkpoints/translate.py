@@ -17,9 +17,10 @@ from repa.checkpoints.destination import (
     written_beside,
 )
 from repa.checkpoints.fit import FittingParts, build_model
-from repa.checkpoints.folder import STATE, fill_folder
+from repa.checkpoints.folder import fill_folder
 from repa.checkpoints.null_context import fill_null_context
 from repa.checkpoints.pretrained import write_pretrained
+from repa.checkpoints.state import STATE
 from repa.checkpoints.write_released import released_content
 from repa.data.format import AutoencoderRecord
 from repa.errors import RepaError
@@ -124,8 +125,9 @@ def write_checkpoint(
         if form == "repa":
             fill_folder(partial, state, parts, checkpoint.released)
         elif form == "pretrained":
+            weights = dict(parts["ema"])  # before the model: they are compared with its sizes
             network = build_model(state, path)
-            load_weights(network, dict(parts["ema"]), path)
+            load_weights(network, weights, path)
             partial.mkdir()
             write_pretrained(partial, network, state, parts)
         else:

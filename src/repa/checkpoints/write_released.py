@@ -7,9 +7,10 @@ from typing import Any
 
 from repa.checkpoints.families import family_of
 from repa.checkpoints.fit import build_model
-from repa.checkpoints.folder import CheckpointState, Parts, ReleasedRecord
+from repa.checkpoints.folder import Parts
 from repa.checkpoints.optimizer import optimizer_to_released
 from repa.checkpoints.released import OURS
+from repa.checkpoints.state import CheckpointState, ReleasedRecord
 from repa.errors import RepaError
 from repa.models.released import NULL_CONTEXT, join_released_state_dict, released_parameters
 

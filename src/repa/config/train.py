@@ -35,6 +35,12 @@ class ExperimentOptions(Options):
     logging_dir: str = Field("logs", description="folder of the trackers' files in the run's")
     logging_steps: PositiveInt = Field(100, description="steps between log lines")
     checkpointing_steps: PositiveInt = Field(50_000, description="steps between checkpoints")
+    keep_last: PositiveInt | None = Field(
+        None, description="checkpoints that stay, the newest; by default all"
+    )
+    keep_every: PositiveInt | None = Field(
+        None, description="with --keep-last: those of every so many steps stay too"
+    )
     sampling_steps: PositiveInt = Field(10_000, description="steps between preview grids")
 
 
@@ -145,6 +151,9 @@ class OptimizationOptions(Options):
     adam_weight_decay: NonNegativeFloat = Field(0.0, description="of AdamW")
     adam_epsilon: PositiveFloat = Field(1e-8, description="of AdamW")
     max_grad_norm: PositiveFloat = Field(1.0, description="gradient norm is clipped to it")
+    max_skipped_steps: PositiveInt = Field(
+        20, description="stop after so many steps in a row whose loss or gradients are not finite"
+    )
     ema_decay: Probability = Field(0.9999, description="of the averaged weights, every step")
     mixed_precision: Precision = Field("auto", description=PRECISION)
     allow_tf32: bool = Field(False, description="TF32 matrix products on CUDA")
@@ -216,6 +225,15 @@ class TrainOptions(
         if str(values.get("model")).startswith("DiT-") and values.get("prediction", "v") == "v":
             return values | {"prediction": "eps"}
         return values
+
+    @model_validator(mode="after")
+    def _keep_every_with_keep_last(self) -> TrainOptions:
+        if self.keep_every is not None and self.keep_last is None:
+            raise ValueError(
+                f"--keep-every {self.keep_every}: all checkpoints stay unless --keep-last says how "
+                "many"
+            )
+        return self
 
     @model_validator(mode="after")
     def _classes_or_texts(self) -> TrainOptions:

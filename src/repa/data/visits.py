@@ -65,9 +65,14 @@ class Visits:
         self.captions = captions
         self.latent_shape = dataset.manifest.autoencoder.latent_shape
 
+    def index(self, visit: int) -> int:
+        """Which image of the dataset a visit is of."""
+        epoch, position = divmod(visit, len(self.dataset))
+        return int(_order(self.seed, epoch, len(self.dataset))[position])
+
     def read(self, visits: Sequence[int]) -> Arrays:
         """A batch of these visits."""
-        indices = [self._index(visit) for visit in visits]
+        indices = [self.index(visit) for visit in visits]
         arrays = self.dataset.read(indices, self.keys)
         numbers, caption_uniform = self._random_numbers(visits)
         arrays |= numbers
@@ -79,11 +84,6 @@ class Visits:
             drawn = zip(every, caption_uniform, strict=True)
             batch["captions"] = [own[drawn_caption(u, len(own))] for own, u in drawn]
         return batch
-
-    def _index(self, visit: int) -> int:
-        """Which image it is."""
-        epoch, position = divmod(visit, len(self.dataset))
-        return int(_order(self.seed, epoch, len(self.dataset))[position])
 
     def _random_numbers(self, visits: Sequence[int]) -> tuple[dict[str, np.ndarray], list[float]]:
         """What goes into the batch, and the n numbers that draw the captions.

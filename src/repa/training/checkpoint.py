@@ -5,17 +5,74 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator, PartialState
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from repa.checkpoints.folder import (
-    CheckpointState,
-    folder_parts,
-    load_into,
-    read_tensors,
-    write_folder,
-)
-from repa.errors import RepaError
+from repa.checkpoints.folder import folder_parts, load_into, read_tensors, write_folder
+from repa.checkpoints.state import CheckpointState, Progress
+from repa.config import TrainOptions
+from repa.errors import RepaError, first_line
+from repa.processes import on_main
+from repa.training.ema import EMA
 from repa.training.module import TrainingModule
+from repa.training.rotation import remove_old
+
+
+class Checkpoints:
+    """Writes a run's checkpoints, and removes those that are not to be kept.
+
+    Args:
+        run: the run's folder.
+        options: of the run.
+        state: what its checkpoints say, but for the step and what changes with it.
+        accelerator: the first of its processes writes.
+        module, ema, optimizer: what is saved.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        options: TrainOptions,
+        state: CheckpointState,
+        accelerator: Accelerator,
+        module: TrainingModule,
+        ema: EMA,
+        optimizer: torch.optim.Optimizer,
+    ):
+        self.run = run
+        self.options = options
+        self.state = state
+        self.accelerator = accelerator
+        self.module, self.ema, self.optimizer = module, ema, optimizer
+
+    def save(self, step: int, progress: Progress) -> None:
+        """Writes the checkpoint of a step; all processes call it together.
+
+        Raises:
+            RepaError: if it cannot be written; those before it are as they were.
+        """
+        scaler = self.accelerator.scaler
+        now = {
+            "step": step,
+            "scaler": scaler.state_dict() if scaler else None,
+            "progress": progress,
+        }
+        state = self.state.model_copy(update=now)
+        on_main(PartialState(), lambda: self._write(state))
+
+    def _write(self, state: CheckpointState) -> None:
+        folder = self.run / "checkpoints" / f"{state.step:07d}"
+        try:
+            save_checkpoint(folder, state, self.module, self.ema.model, self.optimizer)
+            remove_old(self.run, self.options.keep_last, self.options.keep_every)
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or first_line(error)
+            raise RepaError(
+                f"the checkpoint {folder} cannot be written: {reason}. Those before it are whole: "
+                "make room (--keep-last removes old ones), and the same command goes on from the "
+                "newest"
+            ) from None
 
 
 def save_checkpoint(

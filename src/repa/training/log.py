@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,58 +12,120 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from repa.files import read_json_lines, write_atomically
+from repa.checkpoints.state import Progress
+from repa.files import read_json_lines, to_json, write_atomically
 
 
 class MetricsLog:
     """Averages losses on the device and writes them down when asked.
 
-    Nothing waits for the device between two calls of `write`.
+    Nothing waits for the device between two calls of `write`. Values that are not finite are left
+    out of the averages.
 
     Args:
         path: the JSONL file; lines of steps after `step` are dropped, a killed run left them.
         accelerator: averages over processes and owns the trackers.
         step: the step that training starts from.
         batch_size: samples a step over all processes, for the rate.
+        progress: what had been gathered at that step, if that is known.
     """
 
-    def __init__(self, path: Path, accelerator: Accelerator, step: int, batch_size: int):
+    def __init__(
+        self,
+        path: Path,
+        accelerator: Accelerator,
+        step: int,
+        batch_size: int,
+        progress: Progress | None = None,
+    ):
         self.path = path
         self.accelerator = accelerator
         self.batch_size = batch_size
         self.previous_seconds = 0.0
         self._sums: dict[str, Tensor] = {}
-        self._counts: Counter[str] = Counter()
+        self._counts: dict[str, Tensor] = {}
         self._written = step
         self._started = self._since = time.perf_counter()
         if accelerator.is_main_process:
             kept = keep_until(path, step)
             self.previous_seconds = kept[-1]["seconds"] if kept else 0.0
+        if progress is not None:
+            self._go_on(progress)
 
     def add(self, values: dict[str, Tensor]) -> None:
         """Scalars of one batch; a step may have several, and not all of them have every scalar."""
         for name, value in values.items():
-            value = value.detach()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._counts.update(values.keys())
+            value = value.detach().float()
+            finite = value.isfinite()
+            value = torch.where(finite, value, 0.0)
+            if name in self._sums:
+                self._sums[name] = self._sums[name] + value
+                self._counts[name] = self._counts[name] + finite
+            else:
+                self._sums[name], self._counts[name] = value, finite.float()
 
-    def write(self, step: int) -> dict[str, float]:
-        """Averages since the last call, and the rate in images/s; waits for the device."""
-        names = list(self._sums)
-        means = torch.stack([self._sums[name].float() / self._counts[name] for name in names])
-        means = self.accelerator.reduce(means, reduction="mean").tolist()
+    def write(self, step: int, skipped: int = 0) -> dict[str, float]:
+        """Averages since the last call, and the rate in images/s; waits for the device.
+
+        Args:
+            step: that was just taken.
+            skipped: steps left out so far, written down if there are any.
+        """
         now = time.perf_counter()
-        metrics = dict(zip(names, means, strict=True))
+        metrics = self._averages()
         metrics["images_per_second"] = (
             (step - self._written) * self.batch_size / (now - self._since)
         )
-        seconds = self.previous_seconds + now - self._started
+        if skipped:
+            metrics["skipped_steps"] = skipped
         if self.accelerator.is_main_process:
-            with self.path.open("a") as file:
-                file.write(json.dumps({"step": step, "seconds": seconds, **metrics}) + "\n")
+            line = {"step": step, "seconds": self._seconds(now), **metrics}
+            with self.path.open("ab") as file:
+                file.write(to_json(line))
         self.accelerator.log(metrics, step=step)
-        self._sums, self._counts, self._written, self._since = {}, Counter(), step, now
+        self._sums, self._counts, self._written, self._since = {}, {}, step, now
         return metrics
+
+    def progress(self) -> Progress:
+        """What has been gathered since the last call of `write`; all processes call it together."""
+        now = time.perf_counter()
+        sums, counts = self._everyones()
+        return Progress(
+            sums=dict(zip(self._sums, sums.T.tolist(), strict=True)),
+            counts=dict(zip(self._sums, counts.T.int().tolist(), strict=True)),
+            written=self._written,
+            seconds=self._seconds(now),
+            unwritten_seconds=now - self._since,
+        )
+
+    def _go_on(self, progress: Progress) -> None:
+        """With other processes than there were each has the same part of what was gathered."""
+        processes, process = self.accelerator.num_processes, self.accelerator.process_index
+        for gathered, own in ((progress.sums, self._sums), (progress.counts, self._counts)):
+            for name, values in gathered.items():
+                same = len(values) == processes
+                value = values[process] if same else sum(values) / processes
+                own[name] = torch.tensor(value, device=self.accelerator.device).float()
+        self._written = progress.written
+        self._since -= progress.unwritten_seconds
+        self.previous_seconds = progress.seconds
+
+    def _seconds(self, now: float) -> float:
+        return self.previous_seconds + now - self._started
+
+    def _averages(self) -> dict[str, float]:
+        """Of the finite values; a metric without any is left out."""
+        sums, counts = (x.sum(0).tolist() for x in self._everyones())
+        triples = zip(self._sums, sums, counts, strict=True)
+        return {name: total / count for name, total, count in triples if count}
+
+    def _everyones(self) -> tuple[Tensor, Tensor]:
+        """Sums and counts of all processes (P, metrics), float32."""
+        if not self._sums:
+            return torch.zeros(1, 0), torch.zeros(1, 0)
+        own = torch.stack([torch.stack([*d.values()]) for d in (self._sums, self._counts)])
+        every = self.accelerator.gather(own[None])  # (P, 2, metrics)
+        return every[:, 0].cpu(), every[:, 1].cpu()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -84,5 +144,5 @@ def keep_until(path: Path, step: int) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     kept = [line for line in read_json_lines(path) if line["step"] <= step]
-    write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    write_atomically(path, b"".join(map(to_json, kept)))
     return kept

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator, PartialState
 from tqdm import tqdm
 
+from repa.checkpoints.state import Progress
 from repa.config import TrainOptions
-from repa.data import open_dataset
+from repa.data import ImageDataset, open_dataset
 from repa.data.visits import ProcessBatches, Visits, visit_loader
-from repa.training.analysis import Analyses
-from repa.training.checkpoint import restore, save_checkpoint
+from repa.errors import PreemptedError, RepaError
+from repa.locks import only_job
+from repa.processes import on_main
+from repa.training.checkpoint import Checkpoints, restore
 from repa.training.compiling import compile_training
 from repa.training.ema import EMA
-from repa.training.evaluation import Evaluations
+from repa.training.interruption import Interruption
 from repa.training.log import MetricsLog
+from repa.training.measurements import Measurements
 from repa.training.module import TrainingModule
-from repa.training.preview import Previews
 from repa.training.resume import find_start
 from repa.training.setup import (
     build_batch_maker,
@@ -27,11 +33,11 @@ from repa.training.setup import (
     check_dataset,
     limit_to_epochs,
     new_state,
-    open_autoencoder,
     open_run,
     pick_workers,
     start,
 )
+from repa.training.skipped import SkippedSteps
 from repa.training.step import TrainingStep
 from repa.training.texts import open_texts
 
@@ -43,14 +49,30 @@ def train(options: TrainOptions) -> Path:
         The run's folder.
 
     Raises:
-        RepaError: if options, dataset, encoder or an existing run do not fit together.
+        RepaError: if options, dataset, encoder or an existing run do not fit together, another job
+            works on the run, its folder cannot be written to, or too many steps were skipped.
+        PreemptedError: if a signal asked for an end; a checkpoint has been written.
     """
     dataset = open_dataset(options.data_dir)
     check_dataset(options, dataset)
     options = limit_to_epochs(options, dataset)
-    accelerator = start(options)
-    device = accelerator.device
+    run = options.output_dir / options.exp_name
+    with Interruption() as interruption, ExitStack() as held:
+        accelerator = start(options)
+        interruption.join()
+        on_main(PartialState(), lambda: held.enter_context(only_job(run)))
+        _train(options, dataset, run, accelerator, interruption)
+    return run
 
+
+def _train(
+    options: TrainOptions,
+    dataset: ImageDataset,
+    run: Path,
+    accelerator: Accelerator,
+    interruption: Interruption,
+) -> None:
+    device = accelerator.device
     torch.manual_seed(options.seed)  # the same initial weights on every process
     texts = open_texts(options, dataset, accelerator)
     model = build_model(options, dataset, texts)
@@ -70,21 +92,13 @@ def train(options: TrainOptions) -> Path:
     ema = EMA(model, options.ema_decay)
     optimizer = build_optimizer(options, module)
 
-    run = options.output_dir / options.exp_name
     state = new_state(options, dataset, texts)
     checkpoint, state = find_start(options, run, dataset, state, texts, accelerator)
     if checkpoint is not None:
         restore(checkpoint, module, ema.model, optimizer)
         accelerator.print(f"resuming {run} at step {state.step}")
-    autoencoder = open_autoencoder(options, dataset, accelerator)
-    evaluations = None
-    if options.eval_every and autoencoder is not None:
-        evaluations = Evaluations(
-            options, dataset, autoencoder, objective, texts, accelerator, run, state.step
-        )
-    analyses = None
-    if options.probe_every or options.align_every:
-        analyses = Analyses(options, dataset, objective, accelerator, run, state.step)
+    step = state.step
+    measurements = Measurements(options, dataset, objective, texts, accelerator, run, step)
     open_run(options, run, accelerator, state)
 
     compile_training(options, device, module, make_batch.encoders.values())
@@ -96,8 +110,8 @@ def train(options: TrainOptions) -> Path:
     images_a_step = options.batch_size * accumulated
     batches = ProcessBatches(
         options.batch_size,
-        first_visit=state.step * images_a_step,
-        num_batches=(options.max_train_steps - state.step) * accumulated,
+        first_visit=step * images_a_step,
+        num_batches=(options.max_train_steps - step) * accumulated,
         process=accelerator.process_index,
         processes=accelerator.num_processes,
     )
@@ -107,50 +121,79 @@ def train(options: TrainOptions) -> Path:
     loader = visit_loader(
         visits, batches, pick_workers(options, device), pin_memory=device.type == "cuda"
     )
-    previews = None
-    if accelerator.is_main_process and autoencoder is not None:
-        previews = Previews(
-            options, dataset, autoencoder, objective, texts, device, run / "previews"
-        )
-    log = MetricsLog(run / "metrics.jsonl", accelerator, state.step, images_a_step)
-    progress = tqdm(
+    progress = state.progress or Progress(written=step)
+    with _writing_to(run):
+        log = MetricsLog(run / "metrics.jsonl", accelerator, step, images_a_step, state.progress)
+        skipped = SkippedSteps(
+            run / "skipped.jsonl", visits, make_batch, images_a_step, options.max_skipped_steps,
+            progress, step, accelerator,
+        )  # fmt: skip
+    checkpoints = Checkpoints(run, options, state, accelerator, module, ema, take_step.optimizer)
+    bar = tqdm(
         total=options.max_train_steps,
-        initial=state.step,
+        initial=step,
         desc=options.exp_name,
         unit="step",
         disable=not accelerator.is_main_process,
     )
 
-    step = state.step
+    if progress.unmeasured:
+        with _writing_to(run), log.paused():
+            measurements.take(ema.model, step)
     for arrays in loader:
-        log.add(take_step(arrays))
+        losses = take_step(arrays)
+        log.add(losses)
         if not accelerator.sync_gradients:
             continue
         step += 1
-        progress.update()
+        bar.update()
 
         is_last = step == options.max_train_steps
-        if step % options.logging_steps == 0 or is_last:
-            progress.set_postfix_str(_summary(log.write(step)))
-        with log.paused():
-            if step % options.sampling_steps == 0 and previews is not None:
-                previews.draw(ema.model, step)
-            if evaluations is not None and evaluations.due(step):
-                evaluations.measure(ema.model, step)
-            if analyses is not None:
-                analyses.measure(ema.model, step)
-            if (step % options.checkpointing_steps == 0 or is_last) and accelerator.is_main_process:
-                scaler = accelerator.scaler
-                now = {"step": step, "scaler": scaler.state_dict() if scaler else None}
-                folder = run / "checkpoints" / f"{step:07d}"
-                save_checkpoint(
-                    folder, state.model_copy(update=now), module, ema.model, take_step.optimizer
-                )
+        ends = interruption.asked_to_end(is_last) and not is_last
+        with _writing_to(run):
+            skipped.watch(step, losses)
+            if step % options.logging_steps == 0 or is_last:
+                skipped.look()
+                bar.set_postfix_str(_summary(log.write(step, skipped.total)))
+            if measurements.due(step) and not ends:
+                with log.paused():
+                    measurements.take(ema.model, step)
+        if step % options.checkpointing_steps == 0 or is_last or ends:
+            with log.paused():
+                skipped.look()
+                so_far = {
+                    "skipped": skipped.total,
+                    "skipped_in_row": skipped.in_row,
+                    "unmeasured": ends and measurements.due(step),
+                }
+                checkpoints.save(step, log.progress().model_copy(update=so_far))
+        if ends:
+            break
 
-    progress.close()
+    bar.close()
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    return run
+    if step < options.max_train_steps:
+        why = interruption.heard or "a signal to another process"
+        raise PreemptedError(
+            f"{run}: ended by {why} with a checkpoint of step {step}; the same command goes on"
+        )
+
+
+@contextmanager
+def _writing_to(run: Path) -> Iterator[None]:
+    """Says in one line why files of a run cannot be written.
+
+    Raises:
+        RepaError: if they cannot; its checkpoints are as they were.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RepaError(
+            f"{error.filename or run} cannot be written: {error.strerror or error}; the same "
+            "command goes on from the newest checkpoint"
+        ) from None
 
 
 def _summary(metrics: dict[str, float]) -> str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast_object_list
 
-from repa.checkpoints import CheckpointState, continue_released, find_checkpoint, read_state
-from repa.checkpoints.folder import list_checkpoints
+from repa.checkpoints import CheckpointState, continue_released, list_checkpoints, read_state
+from repa.checkpoints.folder import check_checkpoint
 from repa.config import TrainOptions
 from repa.data import ImageDataset
 from repa.errors import RepaError
+from repa.processes import on_main
+from repa.training.rotation import remove_unfinished
 from repa.training.texts import Texts
 
 # Options that a run keeps, besides its model and data.
@@ -46,14 +50,15 @@ def find_start(
 ) -> tuple[Path | None, CheckpointState]:
     """The checkpoint to continue from and its state; None and `wanted` for a new run.
 
-    That is the checkpoint of `--resume-step`, else the newest. The release's of that step is
-    translated first, and later ones are set aside.
+    That is the checkpoint of `--resume-step`, else the newest that is what was written: damaged
+    ones after it are renamed, with a warning. The release's of `--resume-step` is translated first,
+    and later ones are set aside.
 
     Raises:
         RepaError: if there is none of that step, or these options may not continue it.
     """
     if not options.resume_step:
-        checkpoint = find_checkpoint(run)
+        checkpoint = _newest_whole(run, accelerator)
         if checkpoint is None:
             _check_no_released(run)
             return None, wanted
@@ -66,6 +71,7 @@ def find_start(
             run, options.resume_step, manifest.autoencoder, manifest.resolution, manifest.classes,
             null_context=None if texts is None else texts.empty,
         )  # fmt: skip
+    on_main(PartialState(), lambda: check_checkpoint(checkpoint))
     try:
         state = _check_resumable(options, checkpoint, wanted)
     except RepaError:
@@ -77,6 +83,42 @@ def find_start(
         _set_aside_later(run, options.resume_step)
     accelerator.wait_for_everyone()
     return checkpoint, state
+
+
+def _newest_whole(run: Path, accelerator: Accelerator) -> Path | None:
+    """The newest checkpoint whose files are what was written; those after it get another name.
+
+    One process reads them, and tells the others.
+
+    Raises:
+        RepaError: if there are some and all are damaged.
+    """
+    found: list[Path | None] = [None]
+
+    def find() -> None:
+        remove_unfinished(run)
+        damaged = []
+        for folder in reversed(list_checkpoints(run)):
+            try:
+                check_checkpoint(folder)
+            except RepaError as error:
+                damaged.append((folder, error))
+            else:
+                found[0] = folder
+                break
+        if damaged and found[0] is None:
+            raise RepaError(
+                f"all checkpoints of {run} are damaged ({damaged[0][1]}): choose another "
+                "--exp-name, or delete them to begin anew"
+            )
+        for folder, problem in damaged:
+            print(f"warning: {problem}: going on from {found[0]}", file=sys.stderr)
+            _rename(folder, ".damaged")
+
+    on_main(PartialState(), find)
+    if accelerator.num_processes > 1:
+        broadcast_object_list(found)
+    return found[0]
 
 
 def _check_no_released(run: Path) -> None:
@@ -92,15 +134,20 @@ def _set_aside_later(run: Path, step: int) -> None:
     """Checkpoints after a step are of another course of the run: none of them is its newest."""
     for later in list_checkpoints(run):
         if int(later.name) > step:
-            aside = later.with_name(later.name + ".aside")
-            shutil.rmtree(aside, ignore_errors=True)
-            later.rename(aside)
+            _rename(later, ".aside")
+
+
+def _rename(checkpoint: Path, ending: str) -> None:
+    """Takes a checkpoint out of the run's, without losing it."""
+    place = checkpoint.with_name(checkpoint.name + ending)
+    shutil.rmtree(place, ignore_errors=True)
+    checkpoint.rename(place)
 
 
 def _check_resumable(
     options: TrainOptions, checkpoint: Path, wanted: CheckpointState
 ) -> CheckpointState:
-    """The wanted state with the checkpoint's step and loss scale.
+    """The wanted state with the checkpoint's step, loss scale and progress.
 
     Raises:
         RepaError: if it is of another run, or already past the last step.
@@ -138,7 +185,8 @@ def _check_resumable(
             f"{checkpoint} is past --max-train-steps {options.max_train_steps}: choose another "
             "name or folder for this run"
         )
-    return wanted.model_copy(update={"step": found.step, "scaler": found.scaler})
+    kept = {"step": found.step, "scaler": found.scaler, "progress": found.progress}
+    return wanted.model_copy(update=kept)
 
 
 def _are_others(one: str, other: str) -> bool:

@@ -29,6 +29,7 @@ from repa.diffusion import Objective, create_objective
 from repa.encoders import check_encoder_names, create_encoders
 from repa.errors import RepaError
 from repa.models import Backbone, MMDiT, create_model
+from repa.processes import share_job
 from repa.training.batches import BatchMaker
 from repa.training.targets import target_normalizations
 from repa.training.texts import Texts
@@ -63,6 +64,7 @@ def start(options: TrainOptions) -> Accelerator:
         )
     except (ImportError, ValueError) as error:
         raise RepaError(f"cannot start: {error}") from None
+    share_job()
     if options.batch_size % accelerator.num_processes:
         raise RepaError(
             f"--batch-size {options.batch_size} does not divide among "

@@ -17,6 +17,9 @@ class TrainingStep:
     """Forward and backward pass of a batch; where its gradients are whole, the optimizer and EMA.
 
     `accelerator.sync_gradients` says whether they were: not if more batches are accumulated.
+    Where a loss or gradient is not finite, in any process, weights and moments stay as they are in
+    all of them. That is decided on the device, and `grad_norm` says it: it is not finite then. The
+    average goes on towards the weights.
 
     Args:
         accelerator: device, processes, precision, and how many batches are accumulated.
@@ -49,13 +52,24 @@ class TrainingStep:
             with accelerator.autocast():
                 batch = self.make_batch(arrays)
             losses: dict[str, Tensor] = self.module(batch)
-            accelerator.backward(losses["loss"])
+            accelerator.backward(losses["loss"] * _one_if_finite(losses["loss"]))
             if accelerator.sync_gradients:
                 losses["grad_norm"] = accelerator.clip_grad_norm_(
                     self.module.parameters(), self.max_grad_norm
                 )
+                if accelerator.scaler is None:  # which sees to it itself
+                    self._skip_unless_finite(losses["grad_norm"])
             self.optimizer.step()
             self.optimizer.zero_grad()
         if accelerator.sync_gradients:
             self.ema.update()
         return losses
+
+    def _skip_unless_finite(self, grad_norm: Tensor) -> None:
+        """Tells the optimizer's fused kernel what a gradient scaler would tell it."""
+        self.optimizer.optimizer.found_inf = (~grad_norm.isfinite()).float()
+
+
+def _one_if_finite(loss: Tensor) -> Tensor:
+    """1, or NaN, so that a loss that is not finite has such gradients, which all processes see."""
+    return torch.where(loss.detach().isfinite(), 1.0, torch.nan)
