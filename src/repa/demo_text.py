@@ -207,7 +207,7 @@ def _draw(
             overwrite=True,  # of a demo with other names
         )
     )
-    with np.load(name.with_suffix(".npz")) as archive:
+    with np.load(name.with_suffix(".npz"), allow_pickle=False) as archive:
         return archive["arr_0"]
 
 

@@ -21,6 +21,10 @@ from repa.errors import RepaError, first_line
 
 PLAIN_PICKLES = (b"\x80\x04", b"\x80\x05")  # protocols 4 and 5; torch.save writes protocol 2
 PYTORCH_FILES = (b"PK", b"\x80\x02", *PLAIN_PICKLES)  # of today and before 1.6
+MAX_LISTS = 200_000  # in a file, counted as often as they are named; an optimizer has thousands
+SMALL = 1 << 30  # bytes of a tensor that are no harm, in the file or not
+MAX_DEPTH = 100  # of lists in lists
+CONTAINERS = (Tensor, Mapping, argparse.Namespace, list, tuple, set)
 
 
 def read_weights(path: Path) -> dict[str, Any]:
@@ -49,6 +53,7 @@ def read_weights(path: Path) -> dict[str, Any]:
             # Mapped, so that optimizer states in the file are never read (I-JEPA's are 8 GB).
             mapped = zipfile.is_zipfile(path)
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            _check_content(state, path)
     except RepaError:
         raise
     except Exception as error:  # broken bytes raise almost anything
@@ -63,6 +68,39 @@ def _is_torchscript(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _check_content(state: Any, path: Path) -> None:
+    """Whether what was read is as large as it looks, before anyone goes through it.
+
+    A few bytes can stand for endless lists, which hold each other or themselves, and for tensors of
+    terabytes, which name one number again and again.
+
+    Raises:
+        RepaError: if it is not.
+    """
+    size = max(path.stat().st_size, SMALL)
+    count = 0
+    left = [(state, 0)]
+    while left:
+        value, depth = left.pop()
+        if isinstance(value, Tensor):
+            if not value.is_meta and value.numel() * value.element_size() > size:
+                raise RepaError(
+                    f"{path} is damaged: a tensor of {tuple(value.shape)} does not fit into its "
+                    f"{path.stat().st_size} bytes"
+                )
+            continue
+        if isinstance(value, argparse.Namespace):
+            value = vars(value)
+        if isinstance(value, Mapping):
+            value = value.values()
+        elif not isinstance(value, (list, tuple, set)):
+            continue
+        count += 1
+        if count > MAX_LISTS or depth == MAX_DEPTH:
+            raise RepaError(f"{path} is damaged: its lists hold each other, or are far too many")
+        left += [(inner, depth + 1) for inner in value if isinstance(inner, CONTAINERS)]
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -187,7 +187,7 @@ def test_an_array_of_another_length_is_refused_each_time(copy: Path) -> None:
     np.save(copy / "shards" / "00000" / "labels.npy", np.zeros(2, np.int64))
     dataset = PreparedDataset(copy)
     for _ in range(2):
-        with pytest.raises(RepaError, match=r"lengths \{2, 3\} do not fit the manifest"):
+        with pytest.raises(RepaError, match=r"labels is int64 \(2,\); expected int64 \(3,\)"):
             dataset[0]
 
 

@@ -70,7 +70,7 @@ def test_a_line_that_a_killed_run_left_unfinished_is_ignored(tmp_path: Path) -> 
         ("probes.jsonl", '{"step": 1}\n', "probes.jsonl, line 1: 'subject' is None"),
         ("fid.json", '{"network": ', "fid.json is damaged, not JSON"),
         ("config.yaml", "a: [", "cannot read .*config.yaml"),
-        ("config.yaml", "- a\n", "config.yaml is no run's configuration"),
+        ("config.yaml", "- a\n", "cannot read .*config.yaml: expected lines"),
     ],
 )
 def test_a_damaged_file_is_named_in_one_line(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
+import stat
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -84,6 +86,25 @@ def close_writers(writers: Mapping[str, ArrayWriter]) -> dict[str, str]:
     return {name: digest for name, digest in sorted(digests.items()) if digest is not None}
 
 
+def load_array(path: Path, mapped: bool = False) -> np.ndarray:
+    """The array in an .npy file, of numbers; never code.
+
+    Args:
+        path: of the file.
+        mapped: as numpy maps it, not in memory.
+
+    Raises:
+        Exception: whatever numpy makes of a missing or broken file.
+    """
+    check_regular(path)
+    with PARSING:
+        array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise ValueError("an archive, not an array")
+    return array
+
+
 def map_array(path: Path) -> np.ndarray:
     """The array in an .npy file, mapped for reading.
 
@@ -93,8 +114,9 @@ def map_array(path: Path) -> np.ndarray:
     Raises:
         Exception: whatever numpy makes of a missing or broken file.
     """
-    with PARSING:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)  # checks it, finds the offset
+    array: Any = load_array(path, mapped=True)  # checks it, finds the offset
+    if not array.flags.c_contiguous:
+        raise ValueError("an array in Fortran order")
     size = array.offset + array.nbytes
     mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
     result = mapped[array.offset :].view(array.dtype).reshape(array.shape)
@@ -102,8 +124,23 @@ def map_array(path: Path) -> np.ndarray:
     return result
 
 
+def check_regular(path: Path) -> None:
+    """Whether reading comes to an end, as it may not of a pipe or device.
+
+    Raises:
+        OSError: if there is no such file, or it is another thing.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
 def checksum(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        OSError: if it cannot be read, or is a pipe or device.
+    """
+    check_regular(path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from repa.autoencoders import SDVAE, Autoencoder
 from repa.config import Precision
 from repa.data.arrays import ArrayWriter, checksum, close_writers, map_array
 from repa.data.features import FEATURES, FeatureDtype, pack_features
-from repa.data.format import CAPTIONS, AutoencoderRecord, ShardRecord, write_record
+from repa.data.format import CAPTIONS, AutoencoderRecord, ShardRecord, read_captions, write_record
 from repa.data.text import STARTS, caption_starts, empty_text_file, pack_text, text_array
 from repa.devices import autocast
 from repa.encoders import Encoder
@@ -225,7 +224,7 @@ class _Inputs:
         self._images = map_array(folder / IMAGES) if IMAGES in reads else None
         self.captions: list[list[str]] | None = None
         if CAPTIONS in reads:
-            self.captions = json.loads((folder / CAPTIONS).read_bytes())
+            self.captions = read_captions(folder, record.images)
         self.starts = caption_starts(self.captions or [])
         self.rows = {IMAGES: record.images, CAPTIONS: int(self.starts[-1])}
 

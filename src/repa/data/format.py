@@ -22,11 +22,12 @@ each entered into its record when whole. So what a killed run leaves is a smalle
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from repa.config import Precision
+from repa.data.arrays import check_regular
 from repa.data.features import FeatureDtype, feature_arrays
 from repa.data.text import text_array
 from repa.errors import RepaError
@@ -36,11 +37,22 @@ MANIFEST = "manifest.json"
 RECORD = "shard.json"
 CAPTIONS = "captions.json"
 SHARD_ITEMS = 4096  # source items a shard
+MAX_FILE = 1 << 29  # bytes of a manifest, or of a shard's captions; more is a mistake or an attack
+MAX_SIDE = 1 << 20  # of an array
+MAX_COUNT = 1 << 40  # of anything; more is one, too, and too much for numpy and Python's `len`
+CAPTION_LISTS = TypeAdapter(list[list[str]])
 Model = TypeVar("Model", bound=BaseModel)
 
 
+Natural = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+Size = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+# Names of files and parts of such names: a dataset may be a stranger's, and stays in its folder.
+Name = Annotated[str, Field(pattern=r"^[^/\\\x00]+$")]
+
+
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class SourceRecord(_Strict):
@@ -50,7 +62,7 @@ class SourceRecord(_Strict):
     """
 
     name: str
-    items: PositiveInt | None
+    items: Count | None
     fingerprint: str
 
 
@@ -60,7 +72,7 @@ class AutoencoderRecord(_Strict):
     name: str
     scale: float = 1.0
     shift: float = 0.0
-    latent_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    latent_shape: tuple[Size, Size, Size]
 
 
 class FeatureRecord(_Strict):
@@ -69,8 +81,8 @@ class FeatureRecord(_Strict):
     `weights` is the encoder's fingerprint.
     """
 
-    grid_size: PositiveInt
-    dim: PositiveInt
+    grid_size: Size
+    dim: Size
     dtype: FeatureDtype = "float16"
     precision: Precision = "no"
     weights: str = ""
@@ -84,12 +96,12 @@ class TextRecord(_Strict):
     the empty caption's file: both are known when the text is finished.
     """
 
-    length: PositiveInt
-    dim: PositiveInt
+    length: Size
+    dim: Size
     mask_padding: bool
     weights: str = ""
     precision: Precision = "no"
-    truncated: NonNegativeInt = 0
+    truncated: Natural = 0
     empty_sha256: str = ""
 
 
@@ -100,10 +112,10 @@ class ShardRecord(_Strict):
     """
 
     name: str
-    images: NonNegativeInt
+    images: Annotated[int, Field(ge=0, le=1 << 31)]  # so that many shards' can be added up
     skipped: dict[str, str]
-    sha256: dict[str, str]
-    truncated: dict[str, NonNegativeInt] = {}
+    sha256: dict[Name, str]
+    truncated: dict[str, Natural] = {}
 
     @property
     def items(self) -> int:
@@ -117,17 +129,17 @@ class Manifest(_Strict):
     format: Literal["repa-dataset"] = "repa-dataset"
     version: Literal[1] = 1
     source: SourceRecord
-    resolution: PositiveInt
+    resolution: Size
     crop: Literal["adm-center"] = "adm-center"
     autoencoder: AutoencoderRecord
-    features: dict[str, FeatureRecord] = {}
-    unfinished_features: dict[str, FeatureRecord] = {}  # in some shards only: not to be read
+    features: dict[Name, FeatureRecord] = {}
+    unfinished_features: dict[Name, FeatureRecord] = {}  # in some shards only: not to be read
     text: dict[str, TextRecord] = {}
     unfinished_text: dict[str, TextRecord] = {}  # likewise
     classes: list[str]
     has_captions: bool
-    max_images: PositiveInt | None = None
-    shard_items: PositiveInt
+    max_images: Count | None = None
+    shard_items: Count
     shards: list[ShardRecord] = []
     complete: bool = False
 
@@ -195,18 +207,52 @@ def write_record(shard: Path, record: ShardRecord) -> None:
     _write(shard / RECORD, record)
 
 
+def read_captions(shard: Path, count: int) -> list[list[str]]:
+    """The captions of each image of a shard that has some.
+
+    Args:
+        shard: its folder.
+        count: of its images.
+
+    Raises:
+        RepaError: if the file is missing or not of this form.
+    """
+    path = shard / CAPTIONS
+    try:
+        captions = CAPTION_LISTS.validate_json(_content(path))
+        if len(captions) != count:
+            raise ValueError(f"captions of {len(captions)} images; expected {count}")
+    except ValidationError as error:
+        raise RepaError(f"damaged dataset: {path}{_first_problem(error)}") from None
+    except (OSError, ValueError) as error:
+        raise RepaError(f"damaged dataset: {path}: {error}") from None
+    return captions
+
+
 def _read(path: Path, model: type[Model], kind: str) -> Model | None:
     if not path.exists():
         return None
     try:
-        return model.model_validate_json(path.read_bytes())
+        return model.model_validate_json(_content(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        where = f" at {where}" if where else ""
-        raise RepaError(f"{path} is not a valid {kind}{where}: {first['msg']}") from None
+        raise RepaError(f"{path} is not a valid {kind}{_first_problem(error)}") from None
     except OSError as error:
         raise RepaError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise RepaError(f"cannot read {path}: {error}") from None
+
+
+def _content(path: Path) -> bytes:
+    check_regular(path)
+    if path.stat().st_size > MAX_FILE:
+        raise ValueError(f"{path.stat().st_size} bytes; expected at most {MAX_FILE}")
+    return path.read_bytes()
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{f' at {where}' if where else ''}: {first['msg']}"
 
 
 def _write(path: Path, value: BaseModel) -> None:

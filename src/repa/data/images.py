@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -17,6 +18,9 @@ TURNS = {  # by EXIF's orientation
     8: Image.Transpose.ROTATE_90,
 }
 MAX_ASPECT = 1000  # beyond, one file would be scaled to gigabytes
+MAX_PIXELS = 178_956_970  # where Pillow suspects a decompression bomb; 0.5 GB in RGB
+# No others, whatever a file is called: for PostScript Pillow would start a program.
+FORMATS = frozenset({"JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000"})
 
 
 def decode_image(data: bytes) -> Image.Image:
@@ -28,9 +32,13 @@ def decode_image(data: bytes) -> Image.Image:
         Exception: whatever Pillow raises on no image, or a broken, truncated or oversized one.
     """
     try:
-        image = _upright(Image.open(io.BytesIO(data)))
+        image = _upright(Image.open(io.BytesIO(data), formats=_formats()))
     except UnidentifiedImageError:  # Pillow's text holds an address, other in each run
         raise UnidentifiedImageError("not an image") from None
+    except Image.DecompressionBombError:
+        raise ValueError(
+            f"more than {MAX_PIXELS} pixels, which may be a decompression bomb: scale it down"
+        ) from None
     if image.mode == "F":
         raise ValueError("floating-point pixels, whose range is not known")
     if image.mode.startswith("I"):  # gray, 16-bit or wider, which Pillow would cut off at 255
@@ -41,6 +49,13 @@ def decode_image(data: bytes) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of them that this Pillow knows."""
+    Image.init()
+    return tuple(sorted(FORMATS & Image.OPEN.keys()))
 
 
 def _upright(image: Image.Image) -> Image.Image:

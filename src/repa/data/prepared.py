@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -13,8 +12,15 @@ import torch
 from torch import Tensor
 
 from repa.data.arrays import map_array
-from repa.data.features import feature_arrays, unpack_features
-from repa.data.format import CAPTIONS, Manifest, TextRecord, read_manifest, shard_folder
+from repa.data.features import FEATURES, SCALE, feature_arrays, unpack_features
+from repa.data.format import (
+    CAPTIONS,
+    Manifest,
+    TextRecord,
+    read_captions,
+    read_manifest,
+    shard_folder,
+)
 from repa.data.text import STARTS, drawn_caption, empty_text_file, text_array
 from repa.errors import RepaError
 
@@ -91,13 +97,10 @@ class PreparedDataset:
         shard, row = self._locate(index)
         if CAPTIONS not in self.manifest.shards[shard].sha256:
             return []
-        path = shard_folder(self.folder, shard) / CAPTIONS
-        try:
-            if shard not in self._captions:  # a file of some megabyte takes a while to parse
-                self._captions[shard] = json.loads(path.read_text(encoding="utf-8"))
-            return self._captions[shard][row]
-        except (OSError, ValueError, LookupError) as error:
-            raise RepaError(f"damaged dataset: {path}: {error}") from None
+        if shard not in self._captions:  # a file of some megabyte takes a while to parse
+            count = self.manifest.shards[shard].images
+            self._captions[shard] = read_captions(shard_folder(self.folder, shard), count)
+        return self._captions[shard][row]
 
     def read_text(self, name: str, indices: Sequence[int], uniform: Sequence[float]) -> np.ndarray:
         """A text encoder's tokens of one caption of each of some images: (n, L, D), float16.
@@ -129,7 +132,7 @@ class PreparedDataset:
             path = self.folder / empty_text_file(name)
             try:
                 tokens = map_array(path)
-                _check_array(tokens, "float16", (record.length, record.dim))
+                _check_array(tokens, np.dtype("float16"), (record.length, record.dim), path.name)
             except Exception as error:  # whatever numpy makes of broken bytes
                 raise RepaError(f"damaged dataset: {path}: {error}") from None
             self._empty_texts[name] = tokens
@@ -153,13 +156,12 @@ class PreparedDataset:
                     key: map_array(folder / f"{name}.npy")
                     for key, name in array_names(self.manifest).items()
                 }
-                rows = {len(array) for array in arrays.values()}
+                for key, name in array_names(self.manifest).items():
+                    rows = self.manifest.shards[shard].images
+                    _check_array(arrays[key], *expected_array(self.manifest, name, rows), name)
+                _check_labels(arrays["label"], self.num_classes)
             except Exception as error:  # whatever numpy makes of broken bytes
                 raise RepaError(f"damaged dataset: {folder}: {error}") from None
-            if rows != {self.manifest.shards[shard].images}:
-                raise RepaError(
-                    f"damaged dataset: {folder}: lengths {rows} do not fit the manifest"
-                )
             self._shards[shard] = arrays
         return self._shards[shard]
 
@@ -174,8 +176,10 @@ class PreparedDataset:
                 if CAPTIONS in of_shard.sha256:
                     starts = map_array(folder / f"{STARTS}.npy")
                     tokens = map_array(folder / f"{text_array(name)}.npy")
-                _check_array(starts, "int64", (of_shard.images + 1,))
-                _check_array(tokens, "float16", (int(starts[-1]), record.length, record.dim))
+                rows = of_shard.images + 1
+                _check_array(starts, *expected_array(self.manifest, STARTS, rows), STARTS)
+                file, rows = text_array(name), int(starts[-1])
+                _check_array(tokens, *expected_array(self.manifest, file, rows), file)
                 if starts[0] != 0 or (np.diff(starts) < 0).any():
                     raise ValueError(f"{STARTS}.npy does not ascend from 0")
             except Exception as error:  # whatever numpy makes of broken bytes
@@ -212,6 +216,37 @@ def text_arrays(manifest: Manifest) -> list[str]:
     return [STARTS, *map(text_array, manifest.text)] if manifest.text else []
 
 
-def _check_array(array: np.ndarray, dtype: str, shape: tuple[int, ...]) -> None:
+def expected_array(manifest: Manifest, name: str, rows: int) -> tuple[np.dtype, tuple[int, ...]]:
+    """Type and shape that an array of a shard should have.
+
+    Args:
+        manifest: of the dataset.
+        name: of the array's file, without .npy.
+        rows: that it should have.
+    """
+    channels, height, width = manifest.autoencoder.latent_shape
+    fixed: dict[str, tuple[str, tuple[int, ...]]] = {
+        "images": ("uint8", (3, manifest.resolution, manifest.resolution)),
+        "labels": ("int64", ()),
+        "latents": ("float32", (2 * channels, height, width)),
+        STARTS: ("int64", ()),
+    }
+    for feature, record in manifest.features.items():
+        tokens = record.grid_size**2
+        fixed[FEATURES + feature] = (record.dtype, (tokens, record.dim))
+        fixed[FEATURES + feature + SCALE] = ("float32", (tokens,))
+    for text_encoder, text in manifest.text.items():
+        fixed[text_array(text_encoder)] = ("float16", (text.length, text.dim))
+    dtype, shape = fixed[name]
+    return np.dtype(dtype), (rows, *shape)
+
+
+def _check_array(array: np.ndarray, dtype: np.dtype, shape: tuple[int, ...], name: str) -> None:
     if array.dtype != dtype or array.shape != shape:
-        raise ValueError(f"{array.dtype} {array.shape}; expected {dtype} {shape}")
+        raise ValueError(f"{name} is {array.dtype} {array.shape}; expected {dtype} {shape}")
+
+
+def _check_labels(labels: np.ndarray, num_classes: int) -> None:
+    for label in (labels.min(), labels.max()):
+        if not 0 <= label < num_classes:
+            raise ValueError(f"label {label}; expected 0 to {num_classes - 1}")

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from repa.autoencoders import SD_VAE_SCALE
-from repa.data.format import SHARD_ITEMS, AutoencoderRecord, Manifest, SourceRecord
+from repa.data.arrays import load_array
+from repa.data.format import MAX_SIDE, SHARD_ITEMS, AutoencoderRecord, Manifest, SourceRecord
 from repa.data.images import decode_image
 from repa.data.sources import Item, Source
 from repa.data.sources.base import is_image_name
@@ -68,10 +69,12 @@ class ReleasedSource(Source):
         """Shape (C, H, W) of the latents."""
         path = self.folder / LATENTS / self.latent_names[0]
         try:
-            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-            channels, height, width = shape
+            shape = load_array(path, mapped=True).shape
+            if len(shape) != 3 or shape[0] % 2 or 0 in shape or max(shape) > MAX_SIDE:
+                raise ValueError(f"its shape is {shape}; expected one such as (8, 32, 32)")
         except Exception as error:  # whatever numpy makes of broken bytes
             raise RepaError(f"cannot read {path}: {error}") from None
+        channels, height, width = shape
         return (channels // 2, height, width)
 
     def autoencoder(self, name: str) -> AutoencoderRecord:
@@ -80,7 +83,7 @@ class ReleasedSource(Source):
 
     def _read_moments(self, index: int) -> np.ndarray:
         path = self.folder / LATENTS / self.latent_names[index]
-        moments = np.load(path, allow_pickle=False)
+        moments = load_array(path)
         channels, height, width = self.latent_shape
         if moments.shape != (2 * channels, height, width) or moments.dtype != np.float32:
             raise ValueError(

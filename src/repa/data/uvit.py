@@ -19,7 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from repa.autoencoders import SD_VAE_SCALE
+from repa.data.arrays import load_array
 from repa.data.format import (
+    MAX_SIDE,
     SHARD_ITEMS,
     AutoencoderRecord,
     Manifest,
@@ -27,6 +29,7 @@ from repa.data.format import (
     TextRecord,
 )
 from repa.data.images import decode_image
+from repa.data.sources.files import Folder
 from repa.data.text import drawn_caption
 from repa.errors import RepaError, first_line
 
@@ -160,7 +163,7 @@ class UViTDataset:
                 "release does; a target encoder needs them"
             )
         try:
-            image = decode_image(path.read_bytes())
+            image = decode_image(Folder(self.folder).read(path.name))
             if image.size != (side, side):
                 raise ValueError(f"{image.width}x{image.height} pixels; expected {side}x{side}")
         except Exception as error:  # whatever a decoder makes of broken bytes
@@ -235,16 +238,17 @@ def _fingerprint(folder: Path, counts: np.ndarray, empty: np.ndarray) -> str:
     for index in np.linspace(0, len(counts) - 1, min(FINGERPRINTED, len(counts)), dtype=int):
         for name in (f"{index}.npy", f"{index}_0.npy"):
             try:
-                digest.update((folder / name).read_bytes())
-            except OSError as error:
-                raise RepaError(f"damaged dataset: {folder / name}: {error.strerror}") from None
+                digest.update(Folder(folder).read(name))
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise RepaError(f"damaged dataset: {folder / name}: {reason}") from None
     return digest.hexdigest()
 
 
 def _latent_shape(path: Path) -> tuple[int, int, int]:
     """Shape (C, H, W) of the latents in a file of moments."""
     shape = _read_array(path, None).shape
-    if len(shape) != 3 or shape[0] % 2:
+    if len(shape) != 3 or shape[0] % 2 or 0 in shape or max(shape) > MAX_SIDE // DOWNSAMPLING:
         raise RepaError(f"damaged dataset: {path} has the shape {shape}; expected (8, 32, 32)")
     return (shape[0] // 2, shape[1], shape[2])
 
@@ -257,7 +261,7 @@ def _read_tokens(path: Path) -> np.ndarray:
 def _read_array(path: Path, shape: tuple[int, ...] | None) -> np.ndarray:
     """An array as float32, checked; of any shape if that is None."""
     try:
-        array = np.load(path, allow_pickle=False)
+        array = load_array(path)
         if array.dtype not in (np.float32, np.float16) or array.shape != (shape or array.shape):
             raise ValueError(f"{array.dtype} {array.shape}; expected float32 {shape or ''}")
         if not np.isfinite(array).all():

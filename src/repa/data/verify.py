@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from repa.data.arrays import PARSING, checksum
-from repa.data.features import FEATURES, SCALE
+from repa.data.arrays import checksum, load_array
 from repa.data.format import (
     CAPTIONS,
     Manifest,
@@ -20,8 +19,8 @@ from repa.data.format import (
     read_record,
     shard_folder,
 )
-from repa.data.prepared import array_names, text_arrays
-from repa.data.text import STARTS, TEXT, empty_text_file, text_array
+from repa.data.prepared import array_names, expected_array, text_arrays
+from repa.data.text import STARTS, TEXT, empty_text_file
 from repa.errors import RepaError
 
 CHANGED = "other bytes than were written (SHA-256)"
@@ -81,7 +80,7 @@ def _problem(manifest: Manifest, path: Path, record: ShardRecord) -> str | None:
         if path.suffix == ".npy":
             rows = _expected_rows(path, record)
             if rows is not None:
-                return _misfit(path, *_expected(manifest, path.stem, rows))
+                return _misfit(path, *expected_array(manifest, path.stem, rows))
     except FileNotFoundError:
         return "missing"
     except Exception as error:  # the system's errors, and what numpy makes of broken bytes
@@ -109,8 +108,7 @@ def _empty_text_problems(folder: Path, manifest: Manifest) -> dict[str, str]:
 
 def _misfit(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> str | None:
     """How an array differs from the type and shape that it should have."""
-    with PARSING:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = load_array(path, mapped=True)
     if (array.dtype, array.shape) == (dtype, shape):
         return None
     return f"{array.dtype} {array.shape}; expected {dtype} {shape}"
@@ -136,24 +134,4 @@ def _expected_rows(path: Path, record: ShardRecord) -> int | None:
     starts = path.with_name(f"{STARTS}.npy")
     if not starts.exists() or checksum(starts) != record.sha256.get(starts.name):
         return None
-    with PARSING:
-        return int(np.load(starts, allow_pickle=False)[-1])
-
-
-def _expected(manifest: Manifest, name: str, rows: int) -> tuple[np.dtype, tuple[int, ...]]:
-    """Type and shape of an array."""
-    channels, height, width = manifest.autoencoder.latent_shape
-    fixed: dict[str, tuple[str, tuple[int, ...]]] = {
-        "images": ("uint8", (3, manifest.resolution, manifest.resolution)),
-        "labels": ("int64", ()),
-        "latents": ("float32", (2 * channels, height, width)),
-        STARTS: ("int64", ()),
-    }
-    for feature, record in manifest.features.items():
-        tokens = record.grid_size**2
-        fixed[FEATURES + feature] = (record.dtype, (tokens, record.dim))
-        fixed[FEATURES + feature + SCALE] = ("float32", (tokens,))
-    for text_encoder, text in manifest.text.items():
-        fixed[text_array(text_encoder)] = ("float16", (text.length, text.dim))
-    dtype, shape = fixed[name]
-    return np.dtype(dtype), (rows, *shape)
+    return int(load_array(starts)[-1])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import math
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +12,13 @@ from typing import IO
 
 import numpy as np
 
+from repa.data.images import MAX_PIXELS
 from repa.errors import RepaError, first_line
+from repa.zips import METHODS, check_member
 
 IMAGES = "arr_0"
 SKIP = 1 << 24  # bytes read at a time where they are not wanted
+HEADER = 1 << 12  # bytes that hold the header of any array of images, which has 128
 
 
 def npz_names(path: Path) -> set[str]:
@@ -32,11 +38,18 @@ def read_arrays(path: Path, names: set[str]) -> dict[str, np.ndarray]:
     """Some arrays of an npz, whole.
 
     Raises:
-        RepaError: if one is missing or damaged, or holds objects, which are code.
+        RepaError: if one is missing or damaged, holds objects, which are code, or is a
+            decompression bomb.
     """
     try:
+        with zipfile.ZipFile(path) as members:
+            for name in names:
+                check_member(members.getinfo(f"{name}.npy"))
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in sorted(names)}
+            arrays = {name: archive[name] for name in sorted(names)}
+        for name, array in arrays.items():
+            _check_kind(name, array)
+        return arrays
     except Exception as error:  # broken bytes raise almost anything
         raise RepaError(f"{path}: no readable npz: {' '.join(str(error).split())}") from None
 
@@ -58,17 +71,22 @@ class NpzImages:
         self.path = path
         try:
             with self._open() as member:
-                shape, fortran_order, dtype = _read_header(member)
-                data_bytes = self._file_size - member.tell()
+                shape, fortran_order, dtype, self._start = _read_header(member)
+                data_bytes = self._file_size - self._start
         except Exception as error:  # broken bytes raise almost anything
             raise self._unreadable(error) from None
-        if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8 or 0 in shape:
+        if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8 or min(shape) < 1:
             raise RepaError(f"{path}: arr_0 is {dtype} {shape}; expected uint8 (N, H, W, 3)")
         if fortran_order:
             raise RepaError(
                 f"{path}: arr_0 is in Fortran order; save numpy.ascontiguousarray of it"
             )
-        if data_bytes != np.prod(shape, dtype=np.int64):
+        if shape[1] * shape[2] > MAX_PIXELS:
+            raise RepaError(
+                f"{path}: arr_0 has images of {shape[2]}x{shape[1]} pixels; expected at most "
+                f"{MAX_PIXELS} pixels"
+            )
+        if data_bytes != math.prod(shape):
             raise RepaError(
                 f"{path}: no readable npz with arr_0: {data_bytes} bytes of data for {shape}"
             )
@@ -86,8 +104,7 @@ class NpzImages:
         image_bytes = int(np.prod(self.shape[1:]))
         try:
             with self._open() as member:
-                _read_header(member)
-                _skip(member, wanted.start * image_bytes)
+                _skip(member, self._start + wanted.start * image_bytes)
                 for start in range(wanted.start, wanted.stop, batch_size):
                     count = min(batch_size, wanted.stop - start)
                     data = member.read(count * image_bytes)
@@ -97,8 +114,11 @@ class NpzImages:
 
     def _open(self) -> IO[bytes]:
         archive = zipfile.ZipFile(self.path)
-        self._file_size = archive.getinfo(f"{IMAGES}.npy").file_size
         with archive:  # the open member keeps the file
+            info = archive.getinfo(f"{IMAGES}.npy")
+            if info.compress_type not in METHODS:  # of images all alike any ratio may be right
+                check_member(info)
+            self._file_size = info.file_size
             return archive.open(f"{IMAGES}.npy")
 
     def _unreadable(self, error: Exception) -> RepaError:
@@ -106,12 +126,27 @@ class NpzImages:
         return RepaError(f"{self.path}: no readable npz with arr_0: {reason}")
 
 
-def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether in Fortran order, and type of an .npy; the data come next."""
-    version = np.lib.format.read_magic(member)
+def _check_kind(name: str, array: object) -> None:
+    """Whether it is one of numbers or of texts that Python can have."""
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name} is no array")
+    if array.dtype.kind == "U" and array.size:
+        codes = np.frombuffer(array.astype(array.dtype.newbyteorder("=")).tobytes(), np.uint32)
+        if codes.max(initial=0) > sys.maxunicode:
+            raise ValueError(f"{name} is no text")
+
+
+def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Shape, whether in Fortran order, type of an .npy, and where its data start.
+
+    Only so many bytes are read: a header may claim to have gigabytes.
+    """
+    start = io.BytesIO(member.read(HEADER))
+    version = np.lib.format.read_magic(start)
+    read = np.lib.format.read_array_header_2_0
     if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(member)
-    return np.lib.format.read_array_header_2_0(member)
+        read = np.lib.format.read_array_header_1_0
+    return *read(start), start.tell()
 
 
 def _skip(member: IO[bytes], count: int) -> None:

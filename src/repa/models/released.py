@@ -97,4 +97,4 @@ def released_parameters(names: Iterable[str]) -> list[str]:
 
 def _place_in_heads(name: str) -> tuple[list[int], bool]:
     """Of "HEAD.LAYER.weight" or "HEAD.LAYER.bias": by number, each weight before its bias."""
-    return [int(part) for part in name.split(".") if part.isdigit()], name.endswith("bias")
+    return [int(part) for part in name.split(".") if part.isdecimal()], name.endswith("bias")

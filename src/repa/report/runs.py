@@ -9,10 +9,9 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from repa.errors import RepaError
 from repa.files import read_json_lines
+from repa.recipes import read_yaml
 from repa.report.names import named_rows, names_of, printable
 from repa.report.results import read_evaluations, read_json, read_results
 from repa.report.times import with_seconds
@@ -153,7 +152,10 @@ def _read_run(folder: Path) -> RunRecord:
         )
     name = printable(folder.resolve().name)
     pictures = [path for path in (folder / "previews").glob("*.png") if path.stem.isdecimal()]
-    options, starts = _read_options(config), _read_steps(folder / "starts.jsonl")
+    options, starts = (
+        read_yaml(config, f"cannot read {config}"),
+        _read_steps(folder / "starts.jsonl"),
+    )
     first_step = starts[0]["step"] if starts else 0
     evaluations = [
         *_read_steps(folder / "evaluations.jsonl"),
@@ -172,16 +174,6 @@ def _read_run(folder: Path) -> RunRecord:
         read_results(folder),
         _read_versions(folder),
     )
-
-
-def _read_options(path: Path) -> Mapping[str, Any]:
-    try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RepaError(f"cannot read {path}: {' '.join(str(error).split())}") from None
-    if not isinstance(options, dict):
-        raise RepaError(f"{path} is no run's configuration: expected lines `name: value`")
-    return {str(name): value for name, value in options.items()}
 
 
 def _read_steps(path: Path) -> list[Line]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from collections.abc import Iterator
@@ -121,6 +122,7 @@ def load_tokenizer(kind: Any, folder: Path, network: Any) -> Any:
 def _check_files(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise RepaError(f"{folder} has no config.json; expected a folder with {CONTENTS}")
+    _check_index(folder)
     if any(folder.glob("model*.safetensors")):
         return
     pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
@@ -132,6 +134,18 @@ def _check_files(folder: Path) -> None:
             f'.save_pretrained({str(folder)!r})"'
         )
     raise RepaError(f"{folder} has no model.safetensors; expected a folder with {CONTENTS}")
+
+
+def _check_index(folder: Path) -> None:
+    """Large models lie in several files, which an index names: none outside of the folder."""
+    for index in folder.glob("*.safetensors.index.json"):
+        try:
+            names = set(json.loads(index.read_bytes())["weight_map"].values())
+            strays = sorted(n for n in names if not re.fullmatch(r"[\w.-]+\.safetensors", n))
+        except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
+            raise RepaError(f"{index} is damaged: expected the files of weights by name") from None
+        if strays:
+            raise RepaError(f"{index} names {strays[0]!r}, which is no .safetensors file beside it")
 
 
 def _check_vocabulary(tokenizer: Any, folder: Path) -> None:

@@ -280,7 +280,9 @@ def test_files_at_addresses_are_read(tmp_path: Path, hf: Any, picture: Picture) 
 @pytest.mark.parametrize("address", ["http://a.b/1.png", "zip://1.png::https://a.b/x.zip"])
 def test_a_table_cannot_make_us_ask_a_server(tmp_path: Path, hf: Any, address: str) -> None:
     path = write_paths(hf, [address], tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match="is not read; only files and the hub are"):
+    with pytest.raises(
+        ValueError, match="is not read; only files in the dataset's folder and the hub are"
+    ):
         open_source(path).read(0)
     with pytest.raises(RepaError, match="cannot read on in x.parquet: .* is not read"):
         next(open_source(path, streaming=True).samples())

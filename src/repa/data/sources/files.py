@@ -14,10 +14,11 @@ from typing import NoReturn
 from repa.data.sources.base import MAX_CLASSES, Item, Source, is_image_name
 from repa.data.sources.captions import read_captions
 from repa.errors import RepaError
+from repa.zips import read_member
 
 LABEL_FILE = "dataset.json"
 MAX_LABEL_FILE = 1 << 29  # bytes; ten million names. More is a mistake or an attack
-MAX_IMAGE_FILE = 1 << 30  # bytes; a zip can hold a thousand times its own size
+MAX_IMAGE_FILE = 1 << 30  # bytes of any file of a source
 UNWANTED = re.compile(r"(^|/)(\.(?!/)|__MACOSX(/|$))")  # what operating systems leave behind
 
 
@@ -79,16 +80,16 @@ class Zip:
         self._opened: tuple[int, zipfile.ZipFile] | None = None
 
     def names(self) -> Iterable[str]:
-        names = (info.filename for info in self._zip().infolist() if not info.is_dir())
+        names = [name for name in self._zip().namelist() if name and not name.endswith("/")]
+        for name in names:
+            check_inside(self.path, name)
         return (name[len(self.folder) :] for name in names if name.startswith(self.folder))
 
     def size(self, name: str) -> int:
         return self._zip().getinfo(self.folder + name).file_size
 
     def read(self, name: str) -> bytes:
-        if self.size(name) > MAX_IMAGE_FILE:
-            raise ValueError(f"{self.size(name)} bytes when unpacked")
-        return self._zip().read(self.folder + name)
+        return read_member(self._zip(), self.folder + name, MAX_IMAGE_FILE)
 
     def below(self, folder: str) -> Zip:
         """The members of a folder in this one."""
@@ -185,6 +186,21 @@ def read_labels(name: str, reader: Folder | Zip) -> dict[str, int]:
                 f"expected 0 to {MAX_CLASSES - 1}"
             )
     return labels
+
+
+def check_inside(archive: Path, name: str) -> None:
+    """Refuses an archive with a member whose name leads out of it.
+
+    Members are read where they lie, never unpacked, but who packs such names means harm.
+
+    Raises:
+        RepaError: if the name is absolute or has the part `..`.
+    """
+    if name.startswith("/") or ".." in name.split("/"):
+        raise RepaError(
+            f"{archive} has the member {name}, which leads out of it; if you trust it, pack it "
+            "anew with names below one folder"
+        )
 
 
 def _among_images(names: list[str], images: list[str], deciding: list[str]) -> list[str]:

@@ -17,11 +17,18 @@ from typing import Any
 from repa.data.sources.base import Columns, Item, Source, Stream, number_labels
 from repa.data.sources.captions import clean, warn_of_missing
 from repa.data.sources.columns import find_columns, type_name
+from repa.data.sources.stored import (
+    Roots,
+    cache_roots,
+    check_saved,
+    roots_of,
+    stored,
+    stored_or_nothing,
+)
 from repa.errors import RepaError, first_line
 
 HUB = "hf:"
 TABLE = re.compile(r"\.(parquet|arrow)$")
-PROTOCOLS = {"hf", "file", "zip", "tar", "gzip"}  # of image files outside the table
 ENDS = 1 << 16  # bytes of either end of a file that tell it from others of its size
 
 
@@ -50,7 +57,7 @@ def open_file(path: Path, streaming: bool, columns: Columns) -> Source | Stream:
         str(path),
         lambda hf: hf.load_dataset(builder, data_files=files, split="train", streaming=streaming),
     )
-    return _open(path.name, dataset, _files(path), streaming, columns)
+    return _open(path.name, dataset, _files(path), streaming, columns, roots_of(path.parent))
 
 
 def open_folder(
@@ -61,7 +68,8 @@ def open_folder(
         return _open_named(str(path), str(path), "", split or "train", streaming, columns)
     dataset = _saved_split(path, split)
     dataset = dataset.to_iterable_dataset() if streaming else dataset
-    return _open(path.resolve().name, dataset, [_files(path), split], streaming, columns)
+    name, origin = path.resolve().name, [_files(path), split]
+    return _open(name, dataset, origin, streaming, columns, roots_of(path))
 
 
 def is_saved(path: Path) -> bool:
@@ -77,9 +85,9 @@ def _open_named(
         source, lambda hf: hf.load_dataset(path, config or None, split=split, streaming=streaming)
     )
     if not Path(path).is_dir():
-        return _open(path, dataset, [path, config, split], streaming, columns)
-    origin = [_files(Path(path)), config, split]
-    return _open(Path(path).resolve().name, dataset, origin, streaming, columns)
+        return _open(path, dataset, [path, config, split], streaming, columns, cache_roots())
+    origin, roots = [_files(Path(path)), config, split], roots_of(Path(path)) + cache_roots()
+    return _open(Path(path).resolve().name, dataset, origin, streaming, columns, roots)
 
 
 def _attempt(source: str, load: Callable[[Any], Any]) -> Any:
@@ -92,10 +100,14 @@ def _attempt(source: str, load: Callable[[Any], Any]) -> Any:
         return load(datasets)
     except Exception as error:
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-        raise RepaError(f"cannot read {source}: {first_line(cause)}") from None
+        advice = ""
+        if isinstance(error, ConnectionError) or isinstance(cause, ConnectionError):
+            advice = "; download its parquet files elsewhere and give their folder as --source"
+        raise RepaError(f"cannot read {source}: {first_line(cause)}{advice}") from None
 
 
 def _saved_split(path: Path, split: str | None) -> Any:
+    check_saved(path)
     dataset = _attempt(str(path), lambda hf: hf.load_from_disk(str(path)))
     if not isinstance(dataset, dict):
         if split is not None:
@@ -121,9 +133,12 @@ def _files(path: Path) -> list:
 
 
 def _open(
-    name: str, dataset: Any, origin: list, streaming: bool, columns: Columns
+    name: str, dataset: Any, origin: list, streaming: bool, columns: Columns, roots: Roots
 ) -> Source | Stream:
-    """Source or stream of a dataset of the library; `origin` tells which dataset it is."""
+    """Source or stream of a dataset of the library; `origin` tells which dataset it is.
+
+    `roots` are the folders in which it may name files.
+    """
     if dataset.features is None:  # some streams find out only as they are read
         raise RepaError(f"{name} does not tell its columns; leave out --streaming")
     types = {column: type_name(feature) for column, feature in dataset.features.items()}
@@ -133,14 +148,17 @@ def _open(
     dataset = dataset.select_columns(used).with_format(None)
     if types[image] == "Image":
         dataset = _attempt(name, lambda hf: dataset.cast_column(image, hf.Image(decode=False)))
-    table = _Table(name, dataset, image, label, caption, classes)
+    table = _Table(name, dataset, image, label, caption, classes, roots)
     origin_text = json.dumps([origin, [(column, types[column]) for column in used]])
     return table.stream(origin_text) if streaming else table.source(origin_text)
 
 
 @dataclass(frozen=True)
 class _Table:
-    """A dataset of the library, its columns in use, and the names of its classes if it has them."""
+    """A dataset of the library, its columns in use, and the names of its classes if it has them.
+
+    `roots` are the folders in which images may lie that are stored as paths.
+    """
 
     name: str
     dataset: Any
@@ -148,6 +166,7 @@ class _Table:
     label: str | None
     caption: str | None
     classes: list[str] | None
+    roots: Roots
 
     def source(self, origin: str) -> Source:
         labels: list[int] = [0] * len(self.dataset)
@@ -165,7 +184,8 @@ class _Table:
         ]
         warn_of_missing(self.name, items)
         images = self.dataset.select_columns([self.image])
-        return Source(self.name, items, classes, partial(_read_row, images, self.image), origin)
+        read = partial(_read_row, images, self.image, self.roots)
+        return Source(self.name, items, classes, read, origin)
 
     def stream(self, origin: str) -> Stream:
         if self.label is not None and self.classes is None:
@@ -186,7 +206,8 @@ class _Table:
                 label = 0 if self.label is None else values[self.label]
                 self._check_label(row, label)
                 captions = () if self.caption is None else _captions(values[self.caption])
-                yield Item(_row_name(row), label, captions), _stored_or_nothing(values[self.image])
+                image = stored_or_nothing(values[self.image], self.roots)
+                yield Item(_row_name(row), label, captions), image
         except RepaError:
             raise
         except Exception as error:  # of the library, the network, the files
@@ -215,37 +236,5 @@ def _captions(value: str | list | None) -> tuple[str, ...]:
     return clean([text for text in texts if text is not None])
 
 
-def _read_row(images: Any, column: str, name: str) -> bytes:
-    return _stored(images[int(name)][column])
-
-
-def _stored(value: Any) -> bytes:
-    """The file that a cell holds, or whose path it holds."""
-    if isinstance(value, dict):
-        data, path = value["bytes"], value["path"]
-        value = data if data is not None or path is None else _read_file(path)
-    if value is None:
-        raise ValueError("no image in this row")
-    return value
-
-
-def _read_file(path: str) -> bytes:
-    if "://" not in path:
-        return Path(path).read_bytes()
-    protocols = {part.partition("://")[0] for part in path.split("::") if "://" in part}
-    if not protocols <= PROTOCOLS:  # a table must not make us ask servers of its choice
-        raise ValueError(f"{path} is not read; only files and the hub are")
-    import fsspec  # comes with datasets; knows the hub's addresses
-
-    with fsspec.open(path) as file:
-        return file.read()
-
-
-def _stored_or_nothing(value: Any) -> bytes:
-    """As `_stored`, but empty where a file is missing: the stream goes on, without this image."""
-    try:
-        return _stored(value)
-    except (OSError, ValueError):
-        if isinstance(value, dict) and "://" in (value["path"] or ""):
-            raise  # the network's fault
-        return b""
+def _read_row(images: Any, column: str, roots: Roots, name: str) -> bytes:
+    return stored(images[int(name)][column], roots)

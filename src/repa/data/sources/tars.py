@@ -13,7 +13,7 @@ from itertools import chain, product, zip_longest
 from pathlib import Path
 from typing import BinaryIO
 
-from repa.data.sources.files import is_wanted
+from repa.data.sources.files import MAX_IMAGE_FILE, check_inside, is_wanted
 from repa.errors import RepaError, first_line
 
 TAR = re.compile(r"\.(tar|tgz|tbz2?|txz|tar\.\w+)$", re.IGNORECASE)
@@ -56,7 +56,7 @@ def index_tar(path: Path, file: BinaryIO) -> tuple[dict[str, Fields], bool]:
         or damaged is used as far as it goes, with a warning.
 
     Raises:
-        RepaError: if it is no tar, or compressed.
+        RepaError: if it is no tar, compressed, or has a member whose name leads out of it.
     """
     samples: dict[str, Fields] = {}
     end = 0  # of the last member
@@ -64,6 +64,7 @@ def index_tar(path: Path, file: BinaryIO) -> tuple[dict[str, Fields], bool]:
         end = after
         if not member.isreg() or member.issparse():  # a folder, link or device
             continue
+        check_inside(path, member.name)
         name = "/".join(part for part in member.name.split("/") if part not in ("", "."))
         folder, slash, base = name.rpartition("/")
         stem, _, field = base.partition(".")
@@ -96,6 +97,8 @@ class TarReader:
 
     def read(self, name: str) -> bytes:
         tar, offset, size = (numbers[self._rows[name]] for numbers in self._places)
+        if size > MAX_IMAGE_FILE:  # a file with holes takes next to nothing on a disk
+            raise ValueError(f"{size} bytes; expected at most {MAX_IMAGE_FILE}")
         path = self.paths[tar]
         if path not in self._open:
             if len(self._open) == MAX_OPEN:
