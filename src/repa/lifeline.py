@@ -36,14 +36,14 @@ class End:
         process: its number.
         code: its exit code; 0 for all good ends.
         text: what to say of it, one line.
-        cause: whether it failed by itself; not if it noticed only that another had gone.
+        grace: seconds in which another process may have a better word for it.
         told: whether it has been said.
     """
 
     process: int
     code: int
     text: str = ""
-    cause: bool = True
+    grace: float = 0.0
     told: bool = False
 
 
@@ -77,7 +77,8 @@ class Lifeline:
         self._details = details
         with suppress(OSError):
             sys.stdout.flush()
-        self._ends.put(End(self.process, code, text[: LINE // 16], cause))
+        grace = SETTLE if cause else GRACE
+        self._ends.put(End(self.process, code, text[: LINE // 16], grace))
         self._watcher.join()
 
     def say_goodbye(self) -> None:
@@ -114,9 +115,8 @@ class Lifeline:
             if end.code == 0:
                 if end.process == 0:
                     return
-            elif first is None or (end.cause and not first.cause):
-                first = end
-                deadline = time.monotonic() + (SETTLE if end.cause else GRACE)
+            elif first is None or end.grace < GRACE <= first.grace:
+                first, deadline = end, time.monotonic() + end.grace
             elif end.process == 0 and end.text == first.text:
                 first = end
         assert first is not None
@@ -146,7 +146,7 @@ class Lifeline:
                     return
                 break
             else:
-                if own is None or not own.cause:
+                if own is None or own.grace >= GRACE:
                     # One process a machine is enough; process 0 was that of its own.
                     if self.process == 1 or os.environ.get("LOCAL_RANK", "0") == "0":
                         self._say(end)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 Broadcast = Callable[[list], object]  # replaces the contents of a list by that of process 0's
 Peers = dict[int, tuple[socket.socket, str]]  # by number: the connection, the machine's name
@@ -65,7 +66,7 @@ def _accept(processes: int, broadcast: Broadcast) -> Peers:
 
 def _join(process: int, broadcast: Broadcast) -> Peers:
     """The others' side: the connection to process 0, if it can be had."""
-    offer = ["", 0, ""]
+    offer: list[Any] = ["", 0, ""]
     broadcast(offer)
     secret, port, host = str(offer[0]), int(offer[1]), str(offer[2])
     with suppress(OSError):
