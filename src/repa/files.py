@@ -11,6 +11,8 @@ from typing import IO, Any
 
 from repa.errors import RepaError
 
+LONGEST_LINE = 1 << 24  # bytes; longer ones are not looked through for their beginning
+
 fcntl: Any
 try:
     import fcntl
@@ -99,6 +101,29 @@ def to_json(value: Any) -> bytes:
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode() + b"\n"
+
+
+def append_json(path: Path, value: Any) -> None:
+    """Adds a line to a JSONL file, whole or not at all; a last one that was cut short goes.
+
+    Raises:
+        OSError: if it cannot be written.
+        ValueError: as `to_json`.
+    """
+    line = to_json(value)
+    with path.open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - LONGEST_LINE))
+        tail = file.read()
+        end -= len(tail) - (tail.rfind(b"\n") + 1)
+        file.truncate(end)
+        try:
+            file.write(line)
+            file.flush()
+        except OSError:
+            with suppress(OSError):
+                file.truncate(end)
+            raise
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from repa.evaluation.extract import extract, gather
 from repa.evaluation.networks import create_network
 from repa.evaluation.reference import load_reference
 from repa.evaluation.statistics import Reference
+from repa.files import append_json
 from repa.models import Backbone
 from repa.processes import share
 from repa.sampling import generate_images
@@ -103,7 +104,10 @@ class Evaluations:
         return step % self.every == 0
 
     def measure(self, model: Backbone, step: int) -> None:
-        """Writes the metrics of the model's samples to the file and the trackers."""
+        """Writes the metrics of the model's samples to the file and the trackers.
+
+        Those that are not finite, as of a model that has diverged, are left out.
+        """
         batches = generate_images(
             model,
             self.autoencoder,
@@ -127,9 +131,9 @@ class Evaluations:
             self.accelerator.device,
             torch.from_numpy(self.labels),
         )
+        metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
         record = {"step": step, "network": self.network.name, "samples": len(features), **metrics}
-        with self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        append_json(self.path, record)
         self.accelerator.log({f"eval/{name}": value for name, value in metrics.items()}, step=step)
 
     def _dataset_reference(self, dataset: ImageDataset) -> Reference:

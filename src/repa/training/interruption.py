@@ -10,6 +10,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from repa.processes import PATIENCE
+
 # Of Slurm and other schedulers before they take a job's machines away. Windows has no SIGUSR1.
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
@@ -40,13 +42,15 @@ class Interruption:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for number, previous in self._previous.items():
-            signal.signal(number, previous)
+        if self.heard is None:  # else a second one shall not change how the process ends
+            for number, previous in self._previous.items():
+                signal.signal(number, previous)
 
     def join(self) -> None:
         """Finds the other processes, if there are any; all of them call it together."""
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            self._group = dist.new_group(backend="gloo")  # on the host, whatever computes
+            # On the host, whatever computes.
+            self._group = dist.new_group(timeout=PATIENCE, backend="gloo")
 
     def asked_to_end(self, is_last: bool) -> bool:
         """Whether the run shall end after this step; all processes call it once a step.

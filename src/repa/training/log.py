@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from repa.checkpoints.state import Progress
-from repa.files import read_json_lines, to_json, write_atomically
+from repa.files import append_json, read_json_lines, to_json, write_atomically
 
 
 class MetricsLog:
@@ -79,9 +79,7 @@ class MetricsLog:
         if skipped:
             metrics["skipped_steps"] = skipped
         if self.accelerator.is_main_process:
-            line = {"step": step, "seconds": self._seconds(now), **metrics}
-            with self.path.open("ab") as file:
-                file.write(to_json(line))
+            append_json(self.path, {"step": step, "seconds": self._seconds(now), **metrics})
         self.accelerator.log(metrics, step=step)
         self._sums, self._counts, self._written, self._since = {}, {}, step, now
         return metrics

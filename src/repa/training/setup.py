@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shlex
 import sys
@@ -28,6 +27,7 @@ from repa.devices import pick_device, pick_precision
 from repa.diffusion import Objective, create_objective
 from repa.encoders import check_encoder_names, create_encoders
 from repa.errors import RepaError
+from repa.files import append_json, write_atomically
 from repa.models import Backbone, MMDiT, create_model
 from repa.processes import share_job
 from repa.training.batches import BatchMaker
@@ -239,15 +239,17 @@ def open_run(
         if accelerator.is_main_process:
             run.mkdir(parents=True, exist_ok=True)
             recipe = yaml.safe_dump(options.model_dump(mode="json"), sort_keys=False)
-            (run / "config.yaml").write_text(recipe)
-            with (run / "starts.jsonl").open("a") as file:
-                file.write(json.dumps(_start_record(accelerator, state)) + "\n")
+            write_atomically(run / "config.yaml", recipe.encode())
+            append_json(run / "starts.jsonl", _start_record(accelerator, state))
         if options.report_to != "none":
             values = options.model_dump(mode="json").items()
             config = {k: str(v) if isinstance(v, list) else v for k, v in values if v is not None}
             accelerator.init_trackers("repa", config, {"wandb": {"name": options.exp_name}})
     except OSError as error:
-        raise RepaError(f"--output-dir {options.output_dir}: {error}") from None
+        raise RepaError(
+            f"--output-dir {options.output_dir}: {error.filename or run} cannot be written: "
+            f"{error.strerror or error}"
+        ) from None
 
 
 def _start_record(accelerator: Accelerator, state: CheckpointState) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from repa.checkpoints.state import Progress
 from repa.data.visits import Visits
 from repa.errors import RepaError
-from repa.files import to_json
+from repa.files import append_json
 from repa.sampling.transfer import Fetched
 from repa.training.batch_statistics import describe
 from repa.training.log import keep_until
@@ -114,8 +114,7 @@ class SkippedSteps:
             "images_not_finite": [indices[place] for place in broken],
             "images": indices,
         }
-        with self.path.open("ab") as file:
-            file.write(to_json(record))
+        append_json(self.path, record)
 
     @torch.no_grad()
     def _batches(self, visits: range) -> Iterator[Batch]:
