@@ -16,6 +16,7 @@ from repa.checkpoints.folder import (
 )
 from repa.errors import RepaError
 from repa.training.module import TrainingModule
+from repa.training.sharding import cut_like, gather
 
 
 def save_checkpoint(
@@ -24,15 +25,22 @@ def save_checkpoint(
     module: TrainingModule,
     ema: nn.Module,
     optimizer: torch.optim.Optimizer,
+    writes: bool = True,
 ) -> None:
-    """Writes a checkpoint beside its place, then renames it: it is whole or not there."""
-    parts = {
+    """Writes a checkpoint beside its place, then renames it: it is whole or not there.
+
+    All processes call this, for each may have a part of the tensors, and one of them writes.
+    """
+    parts: dict[str, dict[str, Tensor]] = {
         "model": module.model.state_dict(),
         "ema": ema.state_dict(),
         "heads": module.heads.state_dict(),
         "optimizer": _flatten(optimizer, _parameter_names(module)),
     }
-    write_folder(folder, state, parts)
+    keep = torch.device("cpu") if writes else None
+    whole = {part: gather(tensors, keep) for part, tensors in parts.items()}
+    if writes:
+        write_folder(folder, state, whole)
 
 
 def restore(
@@ -54,12 +62,14 @@ def restore(
     if module.heads:
         load_into(module.heads, folder, "heads")
     names = _parameter_names(module)
+    parameters = list(module.parameters())
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in read_tensors(folder, "optimizer").items():
         name, _, entry = key.rpartition(".")
         if name not in names:
             raise RepaError(f"{folder}: the optimizer's {name!r} is not of this model")
-        state.setdefault(names.index(name), {})[entry] = tensor
+        index = names.index(name)
+        state.setdefault(index, {})[entry] = cut_like(tensor, parameters[index])
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 

@@ -32,6 +32,7 @@ from repa.training.setup import (
     pick_workers,
     start,
 )
+from repa.training.sharding import shard_training, shards
 from repa.training.step import TrainingStep
 from repa.training.texts import open_texts
 
@@ -66,8 +67,11 @@ def train(options: TrainOptions) -> Path:
         options.projector_dim,
         options.projection_layer_type,
         options.projection_loss_type,
-    ).to(device)
-    ema = EMA(model, options.ema_decay)
+    )
+    if shards(options, accelerator):
+        ema: EMA = shard_training(module, options.ema_decay, accelerator)
+    else:
+        ema = EMA(module.to(device).model, options.ema_decay)
     optimizer = build_optimizer(options, module)
 
     run = options.output_dir / options.exp_name
@@ -133,19 +137,24 @@ def train(options: TrainOptions) -> Path:
         if step % options.logging_steps == 0 or is_last:
             progress.set_postfix_str(_summary(log.write(step)))
         with log.paused():
-            if step % options.sampling_steps == 0 and previews is not None:
-                previews.draw(ema.model, step)
-            if evaluations is not None and evaluations.due(step):
-                evaluations.measure(ema.model, step)
-            if analyses is not None:
-                analyses.measure(ema.model, step)
-            if (step % options.checkpointing_steps == 0 or is_last) and accelerator.is_main_process:
+            drawing = step % options.sampling_steps == 0
+            measures = [m for m in (evaluations, analyses) if m is not None and m.due(step)]
+            if drawing or measures:
+                averaged = ema.whole(keep=bool(measures) or accelerator.is_main_process)
+                if averaged is not None:
+                    if drawing and previews is not None:
+                        previews.draw(averaged, step)
+                    for measure in measures:
+                        measure.measure(averaged, step)
+                del averaged  # a whole copy, where averages are sharded
+            if step % options.checkpointing_steps == 0 or is_last:
                 scaler = accelerator.scaler
                 now = {"step": step, "scaler": scaler.state_dict() if scaler else None}
                 folder = run / "checkpoints" / f"{step:07d}"
                 save_checkpoint(
-                    folder, state.model_copy(update=now), module, ema.model, take_step.optimizer
-                )
+                    folder, state.model_copy(update=now), module, ema.model, take_step.optimizer,
+                    writes=accelerator.is_main_process,
+                )  # fmt: skip
 
     progress.close()
     accelerator.wait_for_everyone()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from repa.training.batches import BatchMaker
 from repa.training.ema import EMA
+from repa.training.sharding import full_tensor, prepare
 
 
 class TrainingStep:
@@ -38,7 +39,7 @@ class TrainingStep:
     ):
         self.accelerator = accelerator
         self.make_batch = make_batch
-        self.module, self.optimizer = accelerator.prepare(module, optimizer)
+        self.module, self.optimizer = prepare(accelerator, module, optimizer)
         self.ema = ema
         self.max_grad_norm = max_grad_norm
 
@@ -51,9 +52,8 @@ class TrainingStep:
             losses: dict[str, Tensor] = self.module(batch)
             accelerator.backward(losses["loss"])
             if accelerator.sync_gradients:
-                losses["grad_norm"] = accelerator.clip_grad_norm_(
-                    self.module.parameters(), self.max_grad_norm
-                )
+                norm = accelerator.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
+                losses["grad_norm"] = full_tensor(norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
         if accelerator.sync_gradients:
