@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,22 +22,45 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from repa.config import TrainOptions
+from repa.errors import RepaError
 from repa.models import Backbone
 from repa.training.ema import EMA
 from repa.training.module import TrainingModule
 
+SUM = "set_force_sum_reduction_for_comms"
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def shards(options: TrainOptions, accelerator: Accelerator) -> bool:
-    """Whether this run is sharded: it is asked for, and there are processes to share with."""
-    if options.fsdp and accelerator.num_processes == 1:
+    """Whether this run is sharded: it is asked for, and there are processes to share with.
+
+    Raises:
+        RepaError: if this PyTorch cannot do it on this device.
+    """
+    if not options.fsdp:
+        return False
+    if accelerator.num_processes == 1:
         print(
             "warning: --fsdp: one process keeps everything itself; start several with torchrun or "
             "accelerate launch to share it",
             file=sys.stderr,
         )
-    return options.fsdp and accelerator.num_processes > 1
+        return False
+    if not can_shard(accelerator.device):
+        raise RepaError(
+            f"--fsdp on the CPU needs PyTorch 2.8 or newer, this is {torch.__version__}: update it, "
+            "or leave --fsdp out"
+        )
+    return True
+
+
+def can_shard(device: torch.device) -> bool:
+    """Whether this PyTorch shards on such a device.
+
+    On the CPU older ones fail, or return sums of gradients for averages (pytorch issue 162338);
+    what is looked for here lets it be told to divide by itself.
+    """
+    return device.type != "cpu" or hasattr(FSDPModule, SUM)
 
 
 def shard_training(
@@ -64,6 +88,8 @@ def shard(module: nn.Module, mesh: DeviceMesh, half: torch.dtype | None = None) 
         half: what weights are rounded to before units are brought together, which autocast would
             do to them afterwards. Parts and gradients' sums remain float32.
     """
+    # No output of a unit is changed in place.
+    warnings.filterwarnings("ignore", r"FSDP2-wrapped module .* returned a view tensor")
     lists = [part for part in module.modules() if isinstance(part, nn.ModuleList)]
     policy = MixedPrecisionPolicy(
         param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False
@@ -72,6 +98,8 @@ def shard(module: nn.Module, mesh: DeviceMesh, half: torch.dtype | None = None) 
         fully_shard(unit, mesh=mesh, mp_policy=policy)
     fully_shard(module, mesh=mesh)  # embeddings, which autocast leaves as they are
     for part in module.modules():
+        if mesh.device_type == "cpu" and isinstance(part, FSDPModule):
+            part.set_force_sum_reduction_for_comms(True)
         part.register_load_state_dict_pre_hook(_cut_before_loading)
 
 
