@@ -1,7 +1,6 @@
 """Sharded runs (`--fsdp`) and plain ones are the same run: either goes on where the other stopped.
 
-Four launches: a plain run and a sharded one, each on two processes, then each kind from the middle
-of the other, the plain one on one process.
+Sharded runs have two processes, plain ones are of this process, so that counts differ as well.
 """
 
 import os
@@ -10,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from repa.checkpoints import read_state
+from repa.config import TrainOptions
 from repa.files import read_json_lines
+from repa.training import train
 from repa.training.sharding import can_shard
 
 pytestmark = [
@@ -29,39 +31,60 @@ MIDDLE, END = "0000002", "0000004"
 
 
 @pytest.fixture(scope="module")
-def launch(emoji_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def run(emoji_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Trains to step 4, from another run's step 2 or from the start; returns the run's folder."""
     runs = tmp_path_factory.mktemp("runs")
 
-    def start(name: str, *flags: str, processes: int = 2, after: Path | None = None) -> Path:
-        run = runs / name
+    def start(name: str, fsdp: bool, after: Path | None = None) -> Path:
         if after is not None:
             folder = Path("checkpoints") / MIDDLE
-            shutil.copytree(after / folder, run / folder)
-        subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", "--standalone",
-             f"--nproc-per-node={processes}", str(Path(__file__).parents[2] / "train.py"),
-             "--exp-name", name, "--output-dir", str(runs), "--data-dir", str(emoji_dir),
-             "--model", "SiT-Ti/8", "--enc-type", "efficientnet-lite0", "--encoder-depth", "2",
-             "--projector-dim", "32", "--max-train-steps", "4", "--batch-size", "8",
-             "--learning-rate", "1e-3", "--ema-decay", "0.9", "--mixed-precision", "no",
-             "--device", "cpu", "--report-to", "none", "--logging-steps", "1",
-             "--checkpointing-steps", "2", *flags],
-            check=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        return run
+            shutil.copytree(after / folder, runs / name / folder)
+        options = {
+            "exp_name": name,
+            "output_dir": runs,
+            "data_dir": emoji_dir,
+            "model": "SiT-Ti/8",
+            "enc_type": "efficientnet-lite0",
+            "encoder_depth": 2,
+            "projector_dim": 32,
+            "max_train_steps": 4,
+            "batch_size": 8,
+            "learning_rate": 1e-3,
+            "ema_decay": 0.9,
+            "mixed_precision": "no",
+            "device": "cpu",
+            "report_to": "none",
+            "logging_steps": 1,
+            "checkpointing_steps": 2,
+        }
+        if fsdp:
+            launch_sharded(options)
+        else:
+            train(TrainOptions.model_validate(options))
+        return runs / name
 
     return start
 
 
-@pytest.fixture(scope="module")
-def plain(launch: Callable[..., Path]) -> Path:
-    return launch("plain")
+def launch_sharded(options: dict[str, Any]) -> None:
+    """On two processes, as a user would start them."""
+    flags = [part for k, v in options.items() for part in (f"--{k.replace('_', '-')}", str(v))]
+    script = Path(__file__).parents[2] / "train.py"
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+         str(script), "--fsdp", *flags],
+        check=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def sharded(launch: Callable[..., Path]) -> Path:
-    return launch("sharded", "--fsdp")
+def plain(run: Callable[..., Path]) -> Path:
+    return run("plain", fsdp=False)
+
+
+@pytest.fixture(scope="module")
+def sharded(run: Callable[..., Path]) -> Path:
+    return run("sharded", fsdp=True)
 
 
 def losses(run: Path) -> dict[int, tuple[float, float]]:
@@ -98,15 +121,13 @@ def test_a_sharded_run_is_the_plain_one(sharded: Path, plain: Path) -> None:
     equal_runs(sharded, plain)
 
 
-def test_a_sharded_run_goes_on_where_a_plain_one_stopped(launch, plain: Path) -> None:
-    run = launch("sharded-from-plain", "--fsdp", after=plain)
-    assert set(losses(run)) == {3, 4}
-    equal_runs(run, plain)
+def test_a_sharded_run_goes_on_where_a_plain_one_stopped(run, plain: Path) -> None:
+    resumed = run("sharded-from-plain", fsdp=True, after=plain)
+    assert set(losses(resumed)) == {3, 4}
+    equal_runs(resumed, plain)
 
 
-def test_a_plain_run_of_one_process_goes_on_where_a_sharded_one_stopped(
-    launch, sharded: Path
-) -> None:
-    run = launch("plain-from-sharded", processes=1, after=sharded)
-    assert set(losses(run)) == {3, 4}
-    equal_runs(run, sharded)
+def test_a_plain_run_goes_on_where_a_sharded_one_stopped(run, sharded: Path) -> None:
+    resumed = run("plain-from-sharded", fsdp=False, after=sharded)
+    assert set(losses(resumed)) == {3, 4}
+    equal_runs(resumed, sharded)

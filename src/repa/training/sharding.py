@@ -48,8 +48,8 @@ def shards(options: TrainOptions, accelerator: Accelerator) -> bool:
         return False
     if not can_shard(accelerator.device):
         raise RepaError(
-            f"--fsdp on the CPU needs PyTorch 2.8 or newer, this is {torch.__version__}: update it, "
-            "or leave --fsdp out"
+            f"--fsdp on the CPU needs PyTorch 2.8 or newer, this is {torch.__version__}: update "
+            "it, or leave --fsdp out"
         )
     return True
 
