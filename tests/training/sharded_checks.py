@@ -23,7 +23,7 @@ from repa.diffusion import DDPM, FlowMatching
 from repa.models import Backbone, DiT, MMDiT, SiT
 from repa.training import Batch, TrainingModule
 from repa.training.ema import EMA
-from repa.training.sharding import ShardedEMA, cut_like, gather, shard_training
+from repa.training.sharding import ShardedEMA, compile_units, cut_like, gather, shard_training
 from repa.training.step import TrainingStep
 
 SMALL = {"input_size": 8, "hidden_size": 32, "depth": 2, "num_heads": 2}
@@ -48,6 +48,11 @@ def dit() -> Backbone:
 
 def mmdit() -> Backbone:
     return MMDiT(**SMALL, **TEXT)
+
+
+def deep() -> Backbone:
+    """More blocks than versions that Dynamo keeps of a function."""
+    return SiT(**SMALL | {"depth": 12}, num_classes=5)
 
 
 def one_class() -> Backbone:
@@ -130,9 +135,11 @@ def half(batch: Batch) -> Batch:
 def trains_alike(
     make: Callable[[], Backbone], head: str = "mlp", accumulated: int = 1, compiled: bool = False
 ) -> None:
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
     twins = Twins(make, head)
     if compiled:
-        twins.module.compile(dynamic=False, backend="aot_eager")
+        compile_units(twins.module, backend="aot_eager")
     for step in range(3):
         batches = [batch_for(twins.plain.model, 10 * step + i) for i in range(accumulated)]
         expected = twins.train_plain(batches)
@@ -140,6 +147,9 @@ def trains_alike(
         found = twins.train(batches)
         for name in expected:
             assert abs(found[name] - expected[name]) < 1e-5, (step, name, found, expected)
+    if compiled:  # blocks alike share a graph
+        graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        assert 2 <= graphs <= 3, graphs
     close(twins.whole(), twins.plain.state_dict())
     averaged = twins.ema.whole()
     assert type(averaged) is type(twins.plain.model)
@@ -246,7 +256,8 @@ CHECKS: dict[str, Callable[[], None]] = {
     "gradient checkpointing": lambda: trains_alike(checkpointed),
     "accumulation": lambda: trains_alike(sit, accumulated=2),
     "fewer rows than processes": lambda: trains_alike(one_class),
-    "compile": lambda: trains_alike(sit, compiled=True),
+    "compile": lambda: trains_alike(deep, compiled=True),
+    "compile with checkpointing": lambda: trains_alike(checkpointed, compiled=True),
     "parts": keeps_half,
     "copies": only_who_keeps_a_copy_has_one,
     "loading": whole_tensors_are_cut,

@@ -90,17 +90,22 @@ def shard(module: nn.Module, mesh: DeviceMesh, half: torch.dtype | None = None) 
     """
     # No output of a unit is changed in place.
     warnings.filterwarnings("ignore", r"FSDP2-wrapped module .* returned a view tensor")
-    lists = [part for part in module.modules() if isinstance(part, nn.ModuleList)]
     policy = MixedPrecisionPolicy(
         param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-    for unit in (unit for units in lists for unit in units):
+    for unit in _units(module):
         fully_shard(unit, mesh=mesh, mp_policy=policy)
     fully_shard(module, mesh=mesh)  # embeddings, which autocast leaves as they are
     for part in module.modules():
         if mesh.device_type == "cpu" and isinstance(part, FSDPModule):
             part.set_force_sum_reduction_for_comms(True)
         part.register_load_state_dict_pre_hook(_cut_before_loading)
+
+
+def compile_units(module: nn.Module, backend: str = "inductor") -> None:
+    """Compiles what runs while a unit is whole: bringing it together cannot be in a graph."""
+    for unit in _units(module):
+        unit.forward = torch.compile(unit.forward, dynamic=False, backend=backend)
 
 
 def prepare(
@@ -180,6 +185,11 @@ def cut_like(whole: Tensor, like: Tensor) -> Tensor:
         shape=whole.shape,
         stride=whole.stride(),
     )
+
+
+def _units(module: nn.Module) -> list[nn.Module]:
+    lists = [part for part in module.modules() if isinstance(part, nn.ModuleList)]
+    return [unit for units in lists for unit in units]
 
 
 def _cut_before_loading(
