@@ -110,7 +110,7 @@ def test_later_checkpoints_are_not_continued_by_accident(options, monkeypatch) -
     assert (run / "checkpoints" / "0000004.aside" / "state.json").exists()
 
 
-def interrupt(*arguments) -> None:
+def interrupt(*arguments, **named) -> None:
     raise KeyboardInterrupt
 
 
