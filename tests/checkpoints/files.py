@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from repa.alignment import projection_heads
 from repa.checkpoints import CheckpointState
+from repa.checkpoints.folder import write_folder
 from repa.cli import main
 from repa.data.format import AutoencoderRecord
 from repa.diffusion import FlowMatching
 from repa.models import DiT, SiT, create_model
-from repa.training.checkpoint import save_checkpoint
+from repa.training.checkpoint import checkpoint_parts
 from repa.training.module import TrainingModule
 
 NAME = "SiT-Ti/4"
@@ -149,5 +150,5 @@ def save_ours(folder: Path, heads: bool = True) -> Path:
         scaler={"scale": 65536.0, "growth_tracker": 3},
         versions={"torch": "2.6"},
     )
-    save_checkpoint(folder, state, *training_parts(20, heads))
+    write_folder(folder, state, checkpoint_parts(*training_parts(20, heads)))
     return folder

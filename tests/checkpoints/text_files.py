@@ -8,10 +8,11 @@ from torch import nn
 
 from repa.alignment import projection_heads
 from repa.checkpoints import CheckpointState
+from repa.checkpoints.folder import write_folder
 from repa.data.format import AutoencoderRecord
 from repa.diffusion import FlowMatching
 from repa.models import MMDiT, create_model
-from repa.training.checkpoint import save_checkpoint
+from repa.training.checkpoint import checkpoint_parts
 from repa.training.module import TrainingModule
 
 NAME = "MMDiT-Ti/4"
@@ -115,5 +116,5 @@ def save_ours(folder: Path, **arguments) -> Path:
         scaler=None,
         versions={"torch": "2.6"},
     )
-    save_checkpoint(folder, state, *text_module(20))
+    write_folder(folder, state, checkpoint_parts(*text_module(20)))
     return folder

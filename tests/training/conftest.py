@@ -52,6 +52,7 @@ def launch():
                 *map(str, value if isinstance(value, list) else [value]),
             )
         ]
+        arguments += ["--fsdp"] if options.fsdp else []
         script = Path(__file__).parents[2] / "train.py"
         subprocess.run(
             [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",

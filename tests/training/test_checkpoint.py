@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from repa.checkpoints import CheckpointState, find_checkpoint, list_checkpoints, load_model
+from repa.checkpoints.folder import write_folder
 from repa.data.format import AutoencoderRecord
 from repa.diffusion import FlowMatching
 from repa.errors import RepaError
 from repa.models import create_model
-from repa.training.checkpoint import restore, save_checkpoint
+from repa.training.checkpoint import checkpoint_parts, restore
 from repa.training.module import TrainingModule
 
 ARGUMENTS = {"input_size": 8, "in_channels": 3, "num_classes": 3}
@@ -43,7 +44,7 @@ def saved(tmp_path: Path):
     sum(p.square().sum() for p in module.parameters()).backward()
     optimizer.step()
     folder = tmp_path / "checkpoints" / "0000007"
-    save_checkpoint(folder, state(7), module, ema, optimizer)
+    write_folder(folder, state(7), checkpoint_parts(module, ema, optimizer))
     return tmp_path, module, ema, optimizer
 
 

@@ -22,3 +22,9 @@ def test_average_is_frozen_and_separate() -> None:
     before = model.weight.detach().clone()
     ema.model.weight.zero_()
     assert torch.equal(model.weight, before)
+
+
+def test_a_plain_average_is_whole_as_it_is() -> None:
+    ema = EMA(torch.nn.Linear(3, 2), 0.5)
+    assert ema.whole() is ema.model
+    assert ema.whole(keep=False) is None

@@ -103,14 +103,14 @@ def test_a_run_of_the_release_is_not_begun_anew(options) -> None:
 def test_later_checkpoints_are_not_continued_by_accident(options, monkeypatch) -> None:
     run = train(options())
     # As if killed before its next checkpoint.
-    monkeypatch.setattr("repa.training.checkpoint.save_checkpoint", interrupt)
+    monkeypatch.setattr("repa.training.checkpoint.write_folder", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(options(resume_step=2))
     assert find_checkpoint(run) == run / "checkpoints" / "0000002"
     assert (run / "checkpoints" / "0000004.aside" / "state.json").exists()
 
 
-def interrupt(*arguments) -> None:
+def interrupt(*arguments, **named) -> None:
     raise KeyboardInterrupt
 
 

@@ -156,6 +156,11 @@ class OptimizationOptions(Options):
     )
     ema_decay: Probability = Field(0.9999, description="of the averaged weights, every step")
     mixed_precision: Precision = Field("auto", description=PRECISION)
+    fsdp: bool = Field(
+        False,
+        description="shard weights, gradients, averages and optimizer among the processes (FSDP2), "
+        "for models that do not fit one device",
+    )
     allow_tf32: bool = Field(False, description="TF32 matrix products on CUDA")
 
 

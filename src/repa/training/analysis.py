@@ -88,6 +88,12 @@ class Analyses:
             for path in (self.probes, self.alignments):
                 keep_until(path, step)
 
+    def due(self, step: int) -> bool:
+        """Whether there is anything to do at this step."""
+        options = self.options
+        every = (options.probe_every, options.align_every)
+        return any(steps is not None and step % steps == 0 for steps in every)
+
     def measure(self, model: Backbone, step: int) -> None:
         """Does what is due at this step: writes rows to the files and numbers to the trackers."""
         options = self.options

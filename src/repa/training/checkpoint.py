@@ -9,7 +9,13 @@ from accelerate import Accelerator, PartialState
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from repa.checkpoints.folder import folder_parts, load_into, read_tensors, write_folder
+from repa.checkpoints.folder import (
+    Parts,
+    folder_parts,
+    load_into,
+    read_tensors,
+    write_folder,
+)
 from repa.checkpoints.state import CheckpointState, Progress
 from repa.config import TrainOptions
 from repa.errors import RepaError, first_line
@@ -17,6 +23,7 @@ from repa.processes import on_main
 from repa.training.ema import EMA
 from repa.training.module import TrainingModule
 from repa.training.rotation import remove_old
+from repa.training.sharding import cut_like, gather
 
 
 class Checkpoints:
@@ -59,12 +66,14 @@ class Checkpoints:
             "progress": progress,
         }
         state = self.state.model_copy(update=now)
-        on_main(PartialState(), lambda: self._write(state))
+        keep = self.accelerator.is_main_process
+        parts = checkpoint_parts(self.module, self.ema.model, self.optimizer, keep)
+        on_main(PartialState(), lambda: self._write(state, parts))
 
-    def _write(self, state: CheckpointState) -> None:
+    def _write(self, state: CheckpointState, parts: Parts) -> None:
         folder = self.run / "checkpoints" / f"{state.step:07d}"
         try:
-            save_checkpoint(folder, state, self.module, self.ema.model, self.optimizer)
+            write_folder(folder, state, parts)
             remove_old(self.run, self.options.keep_last, self.options.keep_every)
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or first_line(error)
@@ -75,21 +84,22 @@ class Checkpoints:
             ) from None
 
 
-def save_checkpoint(
-    folder: Path,
-    state: CheckpointState,
-    module: TrainingModule,
-    ema: nn.Module,
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    """Writes a checkpoint beside its place, then renames it: it is whole or not there."""
-    parts = {
+def checkpoint_parts(
+    module: TrainingModule, ema: nn.Module, optimizer: torch.optim.Optimizer, keep: bool = True
+) -> Parts:
+    """All tensors of a checkpoint, in one piece each.
+
+    All processes call this, for each may have a part of the tensors; those that do not keep them
+    get none.
+    """
+    parts: dict[str, dict[str, Tensor]] = {
         "model": module.model.state_dict(),
         "ema": ema.state_dict(),
         "heads": module.heads.state_dict(),
         "optimizer": _flatten(optimizer, _parameter_names(module)),
     }
-    write_folder(folder, state, parts)
+    device = torch.device("cpu") if keep else None
+    return {part: gather(tensors, device) for part, tensors in parts.items()}
 
 
 def restore(
@@ -111,12 +121,14 @@ def restore(
     if module.heads:
         load_into(module.heads, folder, "heads")
     names = _parameter_names(module)
+    parameters = list(module.parameters())
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in read_tensors(folder, "optimizer").items():
         name, _, entry = key.rpartition(".")
         if name not in names:
             raise RepaError(f"{folder}: the optimizer's {name!r} is not of this model")
-        state.setdefault(names.index(name), {})[entry] = tensor
+        index = names.index(name)
+        state.setdefault(index, {})[entry] = cut_like(tensor, parameters[index])
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 

@@ -7,9 +7,11 @@ from importlib.util import find_spec
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from repa.config import TrainOptions
 from repa.encoders import Encoder
+from repa.training.sharding import compile_units
 
 PAYS_FROM = 1_000  # steps: compiling takes a minute or two
 
@@ -21,7 +23,7 @@ def compile_training(
 
     Where `--compile` is left out, it pays on CUDA with Triton in runs of some length, and what
     cannot be compiled there runs as it is, with PyTorch's warning. Shapes are static: every batch
-    is full.
+    is full. Of a sharded module blocks and heads are compiled, each by itself.
     """
     chosen = options.compile
     if chosen is None:
@@ -31,7 +33,10 @@ def compile_training(
         return
     if options.compile is None:
         torch._dynamo.config.suppress_errors = True
-    module.compile(dynamic=False)
+    if isinstance(module, FSDPModule):
+        compile_units(module)
+    else:
+        module.compile(dynamic=False)
     if device.type == "cuda":  # on a CPU their slices gain nothing by it
         for encoder in encoders:
             encoder.compile(dynamic=False)

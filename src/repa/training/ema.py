@@ -22,6 +22,10 @@ class EMA:
     def __init__(self, model: Backbone, decay: float):
         self.decay = decay
         self.model = copy.deepcopy(model).float().requires_grad_(False).eval()
+        self.follow(model)
+
+    def follow(self, model: Backbone) -> None:
+        """From now on these parameters: sharding replaces a model's, and the average's."""
         self._averages: list[torch.Tensor] = list(self.model.parameters())
         self._weights: list[torch.Tensor] = list(model.parameters())
 
@@ -29,3 +33,7 @@ class EMA:
     def update(self) -> None:
         """One step towards the model's weights as they are now."""
         torch._foreach_lerp_(self._averages, self._weights, 1 - self.decay)
+
+    def whole(self, keep: bool = True) -> Backbone | None:
+        """The averaged model in one piece, for those who keep it; see `ShardedEMA`."""
+        return self.model if keep else None

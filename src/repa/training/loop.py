@@ -37,6 +37,7 @@ from repa.training.setup import (
     pick_workers,
     start,
 )
+from repa.training.sharding import shard_training, shards
 from repa.training.skipped import SkippedSteps
 from repa.training.step import TrainingStep
 from repa.training.texts import open_texts
@@ -88,8 +89,11 @@ def _train(
         options.projector_dim,
         options.projection_layer_type,
         options.projection_loss_type,
-    ).to(device)
-    ema = EMA(model, options.ema_decay)
+    )
+    if shards(options, accelerator):
+        ema: EMA = shard_training(module, options.ema_decay, accelerator)
+    else:
+        ema = EMA(module.to(device).model, options.ema_decay)
     optimizer = build_optimizer(options, module)
 
     state = new_state(options, dataset, texts)
@@ -139,7 +143,7 @@ def _train(
 
     if progress.unmeasured:
         with _writing_to(run), log.paused():
-            measurements.take(ema.model, step)
+            measurements.take(ema, step)
     for arrays in loader:
         losses = take_step(arrays)
         log.add(losses)
@@ -157,7 +161,7 @@ def _train(
                 bar.set_postfix_str(_summary(log.write(step, skipped.total)))
             if measurements.due(step) and not ends:
                 with log.paused():
-                    measurements.take(ema.model, step)
+                    measurements.take(ema, step)
         if step % options.checkpointing_steps == 0 or is_last or ends:
             with log.paused():
                 skipped.look()

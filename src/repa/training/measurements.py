@@ -9,8 +9,8 @@ from accelerate import Accelerator
 from repa.config import TrainOptions
 from repa.data import ImageDataset
 from repa.diffusion import Objective
-from repa.models import Backbone
 from repa.training.analysis import Analyses
+from repa.training.ema import EMA
 from repa.training.evaluation import Evaluations
 from repa.training.preview import Previews
 from repa.training.setup import open_autoencoder
@@ -66,11 +66,16 @@ class Measurements:
         )  # fmt: skip
         return any(every is not None and step % every == 0 for every in intervals)
 
-    def take(self, model: Backbone, step: int) -> None:
+    def take(self, ema: EMA, step: int) -> None:
         """Draws and measures what is due; all processes call it together."""
-        if self.previews is not None and step % self.options.sampling_steps == 0:
+        drawing = step % self.options.sampling_steps == 0
+        measures = [m for m in (self.evaluations, self.analyses) if m is not None and m.due(step)]
+        if not (drawing or measures):
+            return
+        model = ema.whole(keep=bool(measures) or self.previews is not None)
+        if model is None:
+            return
+        if drawing and self.previews is not None:
             self.previews.draw(model, step)
-        if self.evaluations is not None and self.evaluations.due(step):
-            self.evaluations.measure(model, step)
-        if self.analyses is not None:
-            self.analyses.measure(model, step)
+        for measure in measures:
+            measure.measure(model, step)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from repa.training.batches import BatchMaker
 from repa.training.ema import EMA
+from repa.training.sharding import full_tensor, prepare
 
 
 class TrainingStep:
@@ -39,9 +40,10 @@ class TrainingStep:
         ema: EMA,
         max_grad_norm: float,
     ):
+        self._fused: Any = optimizer  # accelerate wraps it
         self.accelerator = accelerator
         self.make_batch = make_batch
-        self.module, self.optimizer = accelerator.prepare(module, optimizer)
+        self.module, self.optimizer = prepare(accelerator, module, optimizer)
         self.ema = ema
         self.max_grad_norm = max_grad_norm
 
@@ -54,9 +56,8 @@ class TrainingStep:
             losses: dict[str, Tensor] = self.module(batch)
             accelerator.backward(losses["loss"] * _one_if_finite(losses["loss"]))
             if accelerator.sync_gradients:
-                losses["grad_norm"] = accelerator.clip_grad_norm_(
-                    self.module.parameters(), self.max_grad_norm
-                )
+                norm = accelerator.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
+                losses["grad_norm"] = full_tensor(norm)
                 if accelerator.scaler is None:  # which sees to it itself
                     self._skip_unless_finite(losses["grad_norm"])
             self.optimizer.step()
@@ -67,7 +68,7 @@ class TrainingStep:
 
     def _skip_unless_finite(self, grad_norm: Tensor) -> None:
         """Tells the optimizer's fused kernel what a gradient scaler would tell it."""
-        self.optimizer.optimizer.found_inf = (~grad_norm.isfinite()).float()
+        self._fused.found_inf = (~grad_norm.isfinite()).float()
 
 
 def _one_if_finite(loss: Tensor) -> Tensor:
