@@ -4,6 +4,7 @@ import sys
 
 from repa.commandline import parse_options, run
 from repa.config import GenerateOptions
+from repa.out_of_memory import run_with_advice
 
 
 def main(arguments: list[str]) -> None:
@@ -12,7 +13,7 @@ def main(arguments: list[str]) -> None:
 
     from repa.sampling.published import run_generate
 
-    run_generate(options)
+    run_with_advice(run_generate, options)
 
 
 if __name__ == "__main__":

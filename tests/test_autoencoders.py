@@ -252,7 +252,12 @@ def test_code_in_a_weight_file_is_not_run(tmp_path: Path, copy: Path) -> None:
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 def test_a_download_that_fails_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(HUB_NAMES, "sd-vae-ft-mse", "nobody/no-such-autoencoder")
-    with pytest.raises(RepaError, match=r"^cannot load autoencoder sd-vae-ft-mse: [^\n]*$"):
+    message = (
+        r"^no weights for sd-vae-ft-mse: download of nobody/no-such-autoencoder failed \([^\n]*\); "
+        r"put its config.json and diffusion_pytorch_model.safetensors into a folder and name that "
+        r"as --autoencoder \(--vae to sample\)$"
+    )
+    with pytest.raises(RepaError, match=message):
         create_autoencoder("sd-vae-ft-mse")  # HF_HUB_OFFLINE is set
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from huggingface_hub import snapshot_download
 from torch import Tensor
 
 from repa.devices import in_slices
@@ -16,6 +17,7 @@ HUB_NAMES = {
     "sd-vae-ft-mse": "stabilityai/sd-vae-ft-mse",
     "sd-vae-ft-ema": "stabilityai/sd-vae-ft-ema",
 }
+FILES = ["config.json", "diffusion_pytorch_model.safetensors"]  # that are downloaded
 SD_VAE_SCALE = 0.18215  # of both, as their config says
 # Pixels encoded or decoded at a time, for the memory that takes: 16 images of 256 px, on a CPU one.
 SLICE, CPU_SLICE = 16 * 256**2, 256**2
@@ -71,24 +73,15 @@ class SDVAE:
         from diffusers import AutoencoderKL
 
         is_local = name not in HUB_NAMES
-        location = str(Path(name).resolve()) if is_local else HUB_NAMES[name]
+        folder = str(Path(name).resolve()) if is_local else _download(name)
         try:
-            vae = AutoencoderKL.from_pretrained(location, local_files_only=is_local)
+            vae = AutoencoderKL.from_pretrained(folder, local_files_only=True)
             lacking = [key for key, value in vae.state_dict().items() if value.is_meta]
             if lacking:
                 raise ValueError(f"its weights lack {lacking[0]}")
         except Exception as error:  # diffusers' own, and what Python makes of a broken config
-            advice = (
-                ""
-                if is_local
-                else (
-                    f" ({location} is downloaded; without a network, name a local folder with it)"
-                )
-            )
-            raise RepaError(
-                f"cannot load autoencoder {name}: {first_line(error)}{advice}"
-            ) from None
-        self.name = location if is_local else name  # a dataset may be read from elsewhere
+            raise RepaError(f"cannot load autoencoder {name}: {first_line(error)}") from None
+        self.name = folder if is_local else name  # a dataset may be read from elsewhere
         self.scale = float(vae.config.scaling_factor)
         self.shift = float(vae.config.get("shift_factor") or 0)
         is_cpu = torch.device(device).type == "cpu"
@@ -141,6 +134,18 @@ def create_autoencoder(name: str, device: torch.device | str = "cpu") -> Autoenc
         f"unknown autoencoder {name!r} (--autoencoder); choose pixel, {', '.join(HUB_NAMES)} "
         "or a folder in diffusers' format"
     )
+
+
+def _download(name: str) -> str:
+    """The folder of an autoencoder of `HUB_NAMES` in the hub's cache, downloaded if need be."""
+    try:
+        return snapshot_download(HUB_NAMES[name], allow_patterns=FILES)
+    except Exception as error:  # the hub's client has its own and requests' errors
+        raise RepaError(
+            f"no weights for {name}: download of {HUB_NAMES[name]} failed ({first_line(error)}); "
+            f"put its {' and '.join(FILES)} into a folder and name that as --autoencoder (--vae "
+            "to sample)"
+        ) from None
 
 
 def from_uint8(images: Tensor) -> Tensor:

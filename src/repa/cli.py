@@ -23,6 +23,7 @@ from repa.config import (
     SampleOptions,
     TrainOptions,
 )
+from repa.out_of_memory import run_with_advice
 
 
 def _demo(options: DemoOptions) -> None:
@@ -132,7 +133,9 @@ def main(arguments: list[str] | None = None, defaults: Mapping[str, Any] | None 
         return 2
     options_class, command = COMMANDS[name]
     prog = f"repa {name}"
-    return run(prog, lambda: command(parse_options(options_class, rest, prog, defaults)))
+    return run(
+        prog, lambda: run_with_advice(command, parse_options(options_class, rest, prog, defaults))
+    )
 
 
 def _usage() -> str:

@@ -204,6 +204,7 @@ def _evaluate_options(options: DemoOptions, name: str) -> EvaluateOptions:
         batch_size=BATCH,
         output=options.out / "runs" / name / "evaluation.json",
         device=options.device,
+        overwrite=True,  # of a demo with another number of samples
     )
 
 

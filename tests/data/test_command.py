@@ -2,6 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from data.preparing import Words
 from repa.config import PrepareOptions
@@ -99,6 +100,60 @@ def test_options_of_a_source_need_one(tmp_path: Path, given: dict) -> None:
     [name] = given
     with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} needs --source"):
         PrepareOptions(dest=tmp_path / "out", **given)
+
+
+def test_without_a_source_there_must_be_a_dataset(tmp_path: Path) -> None:
+    with pytest.raises(RepaError, match=r"no prepared dataset in .*out; give --source to make one"):
+        run_prepare(PrepareOptions(dest=tmp_path / "out", device="cpu"))
+
+
+class NotFinite:
+    """A stand-in for an autoencoder or encoder with broken weights."""
+
+    name = "broken"
+
+    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
+        return (4, resolution, resolution)
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.full((1, 8, 4, 4), torch.nan)
+
+    def to(self, device: torch.device) -> "NotFinite":
+        return self
+
+    __call__ = encode
+
+
+@pytest.mark.parametrize(
+    ("function", "made", "given", "message"),
+    [
+        (
+            "create_autoencoder",
+            NotFinite(),
+            {},
+            "the autoencoder pixel makes latents that are not finite: .* as --autoencoder",
+        ),
+        (
+            "create_encoders",
+            {"pixels": NotFinite()},
+            {"enc_type": "pixels"},
+            "the encoder pixels makes tokens that are not finite: .* with --encoder-weights",
+        ),
+    ],
+)
+def test_broken_weights_begin_no_dataset(
+    tmp_path: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    function: str,
+    made: object,
+    given: dict[str, str],
+    message: str,
+) -> None:
+    monkeypatch.setattr(f"repa.data.command.{function}", lambda *_: made)
+    with pytest.raises(RepaError, match=message):
+        run_prepare(options(folder, tmp_path / "out", **given))
+    assert not (tmp_path / "out").exists()
 
 
 # Text

@@ -12,6 +12,7 @@ from data.preparing import Averages, Crash, Crashes, run, snapshot
 from repa.data import PreparedDataset
 from repa.data.format import read_manifest
 from repa.data.sources import Source, open_source
+from repa.data.state import finish
 from repa.errors import RepaError
 
 Write = Callable[[Path, dict[str, bytes]], Path]
@@ -147,3 +148,35 @@ def test_a_finished_dataset_is_left_alone(tmp_path: Path, source: Source) -> Non
     assert run(source, out, encoder) == first
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
     assert encoder.calls == 0
+
+
+@pytest.mark.parametrize(("shard", "items"), [("00001", 9), ("00003", 12)])
+def test_a_shard_that_is_gone_at_the_end_is_one_line(
+    tmp_path: Path, source: Source, small_shards: None, shard: str, items: int
+) -> None:
+    out = tmp_path / "out"
+    run(source, out)
+    shutil.rmtree(out / "shards" / shard)
+    message = (
+        rf"out has 3 shards with {items} of 13 items: run the same `repa prepare --source` again$"
+    )
+    with pytest.raises(RepaError, match=message):
+        finish(out, {})
+
+
+def test_what_others_put_beside_a_dataset_without_images_stays(
+    tmp_path: Path, write_folder: Write
+) -> None:
+    source = open_source(str(write_folder(tmp_path / "pictures", {"a/x.png": b"no picture"})))
+    out = tmp_path / "out"
+    read = source.read
+
+    def put_and_read(index: int) -> bytes:
+        for name in ("mine.txt", "text.mine.txt", "shards/mine.txt"):
+            (out / name).write_text("precious")
+        return read(index)
+
+    source.read = put_and_read  # type: ignore[method-assign]
+    with pytest.raises(RepaError, match="no image in pictures"):
+        run(source, out)
+    assert snapshot(out).keys() == {"mine.txt", "text.mine.txt", "shards/mine.txt"}

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from repa.encoders import vit
 from repa.encoders.vit import VITS
 
 State = dict[str, Tensor]
@@ -199,4 +200,5 @@ def no_download(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return create_model(name, **options)
 
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(vit, "snapshot_download", lambda *_, **__: None)
     return tried

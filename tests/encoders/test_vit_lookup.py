@@ -142,8 +142,9 @@ def test_without_a_file_it_is_downloaded_or_one_clear_line(
     with pytest.raises(RepaError) as error:
         create_encoder(NAME, weights=weights)
     assert str(error.value) == (
-        f"no weights for {NAME}: download failed (Cannot reach the hub); put {OFFICIAL} into "
-        f"{weights or 'ckpts'}/ or name it with --encoder-weights"
+        f"no weights for {NAME}: download of timm/vit_small_patch14_dinov2.lvd142m failed (Cannot "
+        f"reach the hub); put {OFFICIAL} into {weights or 'ckpts'}/ or name it with "
+        "--encoder-weights"
     )
     assert tried == ["vit_small_patch14_dinov2.lvd142m"]
 

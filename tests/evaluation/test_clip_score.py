@@ -91,7 +91,7 @@ def test_scores_are_in_the_result_and_the_csv_file(
     }
     assert result["versions"].keys() == {"repa", "torch", "timm", "transformers"}
 
-    run_evaluate(options(emoji_dir, samples, **more))  # a former list is replaced
+    run_evaluate(options(emoji_dir, samples, **more, overwrite=True))
     plain = evaluate(options(emoji_dir, samples, clip="none"))
     added = {"clip_score", "clip", "prompts"}
     del result["versions"]["transformers"]

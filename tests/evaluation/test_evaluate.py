@@ -122,7 +122,7 @@ def test_a_classifier_tells_how_often_samples_show_their_class(
         record.write_text(json.dumps(content))
         if content is None:
             record.unlink()
-        run_evaluate(options(emoji_dir, samples, output=output, **judge))
+        run_evaluate(options(emoji_dir, samples, output=output, overwrite=True, **judge))
         assert json.loads(output.read_text()).get("class_accuracy") == expected
         remark = "left out, as the labels of the samples are not known: class_accuracy"
         assert (capsys.readouterr().out.splitlines()[-1] == remark) == (expected is None)
@@ -232,8 +232,9 @@ def test_a_folder_of_files_is_compared(tmp_path: Path, emoji_dir: Path, tiny: No
     np.savez(tmp_path / "x.npz", images)
     results = []
     for samples in ("files", "x.npz"):
-        run_evaluate(options(emoji_dir, tmp_path / samples, output=tmp_path / "metrics.json"))
-        results.append(json.loads((tmp_path / "metrics.json").read_text()))
+        output = tmp_path / f"{samples}.json"
+        run_evaluate(options(emoji_dir, tmp_path / samples, output=output))
+        results.append(json.loads(output.read_text()))
     assert [results[0][name] for name in METRICS] == [results[1][name] for name in METRICS]
 
 

@@ -113,7 +113,7 @@ def test_evaluate_finds_copies(
     for reference in (emoji_dir, tmp_path / "reference.npz"):
         np.savez(tmp_path / "reference.npz", images)
         targets = {"output": tmp_path / "x.json", "nearest": tmp_path / "new" / "x.png"}
-        run_evaluate(options(reference, tmp_path / "s.npz", **targets))  # and once more over it
+        run_evaluate(options(reference, tmp_path / "s.npz", overwrite=True, **targets))
         results.append(json.loads((tmp_path / "x.json").read_text()))
         with Image.open(tmp_path / "new" / "x.png") as image:
             pixels = np.asarray(image)
@@ -127,7 +127,8 @@ def test_evaluate_finds_copies(
     printed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[-2:])
     assert printed.keys() == {"memorized", "nearest_distance"}
     assert float(printed["memorized"]) == pytest.approx(one["memorized"])
-    run_evaluate(options(emoji_dir, tmp_path / "s.npz", output=tmp_path / "x.json"))
+    given = {"output": tmp_path / "x.json", "overwrite": True}
+    run_evaluate(options(emoji_dir, tmp_path / "s.npz", **given))
     assert "memorized" not in json.loads((tmp_path / "x.json").read_text())
 
 

@@ -94,14 +94,14 @@ def test_only_a_picture_of_ours_is_replaced(
         mark.add_text(NEAREST_MARK[0], text)
     Image.new("RGB", (3, 3)).save(tmp_path / "x.png", pnginfo=mark)
     if text == NEAREST_MARK[1]:
-        check(inputs, nearest=tmp_path / "x.png")
+        check(inputs, nearest=tmp_path / "x.png", overwrite=True)
         return
     whole = (tmp_path / "x.png").read_bytes()
     for data in (whole, whole[:20], b"my diary\n", b""):
         (tmp_path / "x.png").write_bytes(data)
         message = r"^--nearest .*x.png exists and is no former picture of repa evaluate: choose an"
         with pytest.raises(RepaError, match=message):
-            check(inputs, nearest=tmp_path / "x.png")
+            check(inputs, nearest=tmp_path / "x.png", overwrite=True)
 
 
 RESULTS: dict[str, bytes] = {
@@ -131,9 +131,35 @@ def test_a_file_that_is_no_former_result_is_kept(
 
 
 @pytest.mark.parametrize("data", RESULTS.values(), ids=RESULTS)
-def test_a_former_result_is_replaced(inputs: dict[str, Path], tmp_path: Path, data: bytes) -> None:
+def test_a_former_result_is_replaced_if_told_so(
+    inputs: dict[str, Path], tmp_path: Path, data: bytes
+) -> None:
     (tmp_path / "x.json").write_bytes(data)
-    check(inputs, output=tmp_path / "x.json")
+    check(inputs, output=tmp_path / "x.json", overwrite=True)
+    message = (
+        r"^--output .*x.json holds the result of another job \(different: .*samples.*\): choose"
+    )
+    with pytest.raises(RepaError, match=message):
+        check(inputs, output=tmp_path / "x.json")
+
+
+def test_the_same_job_replaces_its_own_result_and_what_lies_beside(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    record = {"network": "inception", "neighbors": 3, "seed": 0}
+    record |= {name: {"path": str(path)} for name, path in inputs.items()}
+    targets = {"output": tmp_path / "x.json", "prompt_scores": tmp_path / "x.csv"}
+    targets["prompt_scores"].write_text("index,prompt,score\n")
+    with pytest.raises(RepaError, match=r"x.csv exists: choose another name, or --overwrite"):
+        check(inputs, **targets)
+    targets["output"].write_text(json.dumps(record))
+    check(inputs, **targets)
+    for other in ({"neighbors": 4}, {"seed": 1}, {"reference": 7}, {"samples": {"path": "b"}}):
+        targets["output"].write_text(json.dumps(record | other))
+        message = rf"different: {next(iter(other))}\): choose another name, or --overwrite"
+        with pytest.raises(RepaError, match=message):
+            check(inputs, **targets)
+        check(inputs, **targets, overwrite=True)
 
 
 @pytest.mark.parametrize(
@@ -151,16 +177,16 @@ def test_only_statistics_of_ours_are_replaced(
 ) -> None:
     np.savez(tmp_path / "x.npz", **{name: np.zeros(3) for name in names})
     if ours:
-        check(inputs, save_stats=tmp_path / "x.npz")
+        check(inputs, save_stats=tmp_path / "x.npz", overwrite=True)
         return
     with pytest.raises(RepaError, match=r"--save-stats .*x.npz exists and is no .*or delete it$"):
-        check(inputs, save_stats=tmp_path / "x.npz")
+        check(inputs, save_stats=tmp_path / "x.npz", overwrite=True)
 
 
 def test_a_file_that_is_no_npz_is_kept(inputs: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(b"text")
     with pytest.raises(RepaError, match=r"--save-stats .*x.npz exists and is no former"):
-        check(inputs, save_stats=tmp_path / "x.npz")
+        check(inputs, save_stats=tmp_path / "x.npz", overwrite=True)
 
 
 @pytest.mark.parametrize("data", ["index,prompt\n", "", "index,prompt,score"])
@@ -169,10 +195,10 @@ def test_only_a_list_of_ours_is_replaced(
 ) -> None:
     path = tmp_path / "x.csv"
     path.write_text(",".join(SCORE_COLUMNS) + "\n0,a,1.5\n")
-    check(inputs, prompt_scores=path)
+    check(inputs, prompt_scores=path, overwrite=True)
     path.write_text(data)
     with pytest.raises(RepaError, match=r"^--prompt-scores .*x.csv exists and is no former list"):
-        check(inputs, prompt_scores=path)
+        check(inputs, prompt_scores=path, overwrite=True)
 
 
 def test_a_list_needs_a_name_and_place_of_its_own(inputs: dict[str, Path], tmp_path: Path) -> None:

@@ -29,6 +29,20 @@ def test_a_former_report_is_replaced(tmp_path: Path) -> None:
     assert "<h1>Again</h1>" in page.read_text()
 
 
+def test_a_report_of_other_runs_is_replaced_if_told_so(tmp_path: Path) -> None:
+    one, other = (write_run(tmp_path / name) for name in ("one", "other"))
+    place = {"output_dir": tmp_path / "report"}
+    page = run_report(ReportOptions(runs=(one, other), **place))
+    run_report(ReportOptions(runs=(other, one), **place))  # the same in another order
+    before = page.read_bytes()
+    message = "--output-dir .*report holds a report of other runs: choose another, or --overwrite"
+    with pytest.raises(RepaError, match=message):
+        run_report(ReportOptions(runs=(one,), **place))
+    assert page.read_bytes() == before
+    run_report(ReportOptions(runs=(one,), **place, overwrite=True))
+    assert page.read_bytes() != before
+
+
 def test_other_files_are_not_written_among(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     page = tmp_path / "run" / "report.html"
@@ -40,6 +54,12 @@ def test_other_files_are_not_written_among(tmp_path: Path) -> None:
     assert page.read_text() == "<title>mine</title>"
     with pytest.raises(RepaError, match="this is a file"):
         run_report(ReportOptions(runs=(run,), output_dir=page))
+
+
+def test_a_name_that_no_folder_can_have_is_one_line(tmp_path: Path) -> None:
+    run, name = write_run(tmp_path / "run"), "x" * 300
+    with pytest.raises(RepaError, match=rf"^(--output-dir|cannot write) .*{name}.*too long$"):
+        run_report(ReportOptions(runs=(run,), output_dir=tmp_path / name))
 
 
 def test_the_default_analysis_may_be_missing_but_not_a_given_one(

@@ -104,6 +104,81 @@ def test_other_samples_are_not_touched(tmp_path: Path) -> None:
     assert [path.name for path in first.pictures.iterdir()] == ["mine.png"]
 
 
+@pytest.mark.parametrize("drawn", [range(0), range(2), range(3)])
+def test_png_files_of_images_that_were_drawn_without(tmp_path: Path, drawn: range) -> None:
+    first = archive(tmp_path, count=3)
+    first.begin(overwrite=False)
+    fill(first, *([drawn] if drawn else []))
+    if len(drawn) == 3:
+        first.finish()
+    before = first.npz.read_bytes() if first.npz.exists() else None
+    again = archive(tmp_path, count=3, png=True)
+    assert not again.complete
+    again.begin(overwrite=False)
+    assert again.complete == (len(drawn) == 3)
+    if not again.complete:
+        assert again.missing() == list(range(3))[len(drawn) :]
+        fill(again, range(len(drawn), 3))
+        again.finish()
+    for index in range(3):
+        with Image.open(again.pictures / f"{index:06d}.png") as picture:
+            np.testing.assert_array_equal(np.asarray(picture), images(range(3))[index])
+    assert before in (None, again.npz.read_bytes())
+    record = json.loads(again.record.read_text())
+    assert (record["request"]["png"], record["labels"]) == (True, [0, 1, 2])
+    assert not again.partial.exists()
+    again.begin(overwrite=False)  # its own pictures are not in the way
+    archive(tmp_path, count=3).begin(overwrite=False)  # nor for who asks for none
+    assert len(list(again.pictures.iterdir())) == 3
+
+
+def test_png_files_of_others_are_in_the_way_of_finished_samples(tmp_path: Path) -> None:
+    first = archive(tmp_path, count=2)
+    first.begin(overwrite=False)
+    fill(first, range(2))
+    first.finish()
+    first.pictures.mkdir()
+    (first.pictures / "000001.png").write_text("mine")
+    again = archive(tmp_path, count=2, png=True)
+    with pytest.raises(RepaError, match=r"000001.png exists: choose another --sample-dir, or --ov"):
+        again.begin(overwrite=False)
+    assert (first.pictures / "000001.png").read_text() == "mine"
+    again.begin(overwrite=True)
+    assert again.complete
+
+
+def test_a_damaged_archive_gives_no_png_files(tmp_path: Path) -> None:
+    first = archive(tmp_path, count=2)
+    first.begin(overwrite=False)
+    fill(first, range(2))
+    first.finish()
+    data = bytearray(first.npz.read_bytes())
+    data[len(data) // 2] ^= 1
+    first.npz.write_bytes(data)
+    message = r"a.npz is damaged \(.*\): delete it, and the same command draws it again"
+    with pytest.raises(RepaError, match=message):
+        archive(tmp_path, count=2, png=True).begin(overwrite=False)
+
+
+def test_what_others_put_among_the_parts_stays(tmp_path: Path) -> None:
+    samples = archive(tmp_path, count=2)
+    samples.begin(overwrite=False)
+    (samples.partial / "mine.txt").touch()
+    fill(samples, range(2))
+    samples.finish()
+    assert [path.name for path in samples.partial.iterdir()] == ["mine.txt"]
+
+
+def test_one_job_at_a_time_draws_the_samples_of_a_name(tmp_path: Path) -> None:
+    samples = archive(tmp_path)
+    with samples.alone():
+        with pytest.raises(RepaError, match=r"out/a is in use by another job"):
+            archive(tmp_path, seed=1).alone().__enter__()
+        with SampleArchive(tmp_path / "out" / "b", REQUEST, 1, png=False).alone():
+            pass
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["a.npz", "a/000000.png"])
 def test_files_of_others_are_not_touched(tmp_path: Path, name: str) -> None:
     path = tmp_path / "out" / name
@@ -114,13 +189,25 @@ def test_files_of_others_are_not_touched(tmp_path: Path, name: str) -> None:
     assert path.read_bytes() == b"precious"
 
 
+def test_texts_of_others_are_not_touched(tmp_path: Path) -> None:
+    samples = archive(tmp_path, prompts="0123")
+    samples.prompts.parent.mkdir()
+    samples.prompts.write_text("precious")
+    with pytest.raises(RepaError, match=r"a.prompts.jsonl exists: choose another --sample-dir, or"):
+        samples.begin(overwrite=False)
+    assert samples.prompts.read_text() == "precious"
+    archive(tmp_path).begin(overwrite=False)  # of classes: it writes none
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"request": [1]}', '{"request": null}'])
 def test_a_record_that_is_not_ours_is_kept(tmp_path: Path, text: str) -> None:
     samples = archive(tmp_path)
     samples.record.parent.mkdir()
     samples.record.write_text(text)
     for overwrite in (False, True):
-        with pytest.raises(RepaError, match=r"a.json cannot be read .*: delete it"):
+        with pytest.raises(
+            RepaError, match=r"a.json is no record of samples .*: choose another --sample-dir or"
+        ):
             samples.begin(overwrite=overwrite)
     assert samples.record.read_text() == text
 

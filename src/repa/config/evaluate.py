@@ -51,3 +51,4 @@ class EvaluateOptions(ClipScoreOptions, RunOptions):
         "ones; the result says how many are copies",
     )
     output: Path | None = Field(None, description="JSON file for the result")
+    overwrite: bool = Field(False, description="replace results of other samples or settings")

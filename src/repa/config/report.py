@@ -22,3 +22,4 @@ class ReportOptions(Options):
     )
     output_dir: Path = Field(Path("report"), description="folder of the page and its figures")
     title: str | None = Field(None, description="heading of the page; by default the runs' names")
+    overwrite: bool = Field(False, description="replace a report of other runs")

@@ -65,7 +65,7 @@ def _prepare(options: PrepareOptions, name: str, device: torch.device) -> Manife
         autoencoder = source.autoencoder(options.autoencoder or default_autoencoder)
     else:
         resolution = options.resolution or default_resolution
-        autoencoder = create_autoencoder(options.autoencoder or default_autoencoder, device)
+        autoencoder = _autoencoder(options.autoencoder or default_autoencoder, resolution, device)
     return prepare(
         source,
         dest,
@@ -86,9 +86,10 @@ def _extend(options: PrepareOptions, device: torch.device) -> Manifest:
     if found is None:
         raise RepaError(f"no prepared dataset in {dest}; give --source to make one")
     resolution = _fixed_resolution(options, found.resolution)
+    name = options.autoencoder
     return extend(
         dest,
-        None if options.autoencoder is None else create_autoencoder(options.autoencoder, device),
+        None if name is None else _autoencoder(name, resolution, device),
         _encoders(options, resolution, device),
         _work(options, device),
         options.feature_dtype,
@@ -116,10 +117,33 @@ def _fixed_resolution(options: PrepareOptions, resolution: int) -> int:
     return resolution
 
 
+def _autoencoder(name: str, resolution: int, device: torch.device) -> Autoencoder:
+    autoencoder = create_autoencoder(name, device)
+    autoencoder.latent_shape(resolution)  # or there is a better message than that of its layers
+    latents = autoencoder.encode(_blank(resolution, device))
+    if latents is not None and not latents.isfinite().all():
+        raise RepaError(
+            f"the autoencoder {name} makes latents that are not finite: its weights are broken, "
+            "name a folder with others as --autoencoder"
+        )
+    return autoencoder
+
+
 def _encoders(options: PrepareOptions, resolution: int, device: torch.device) -> dict[str, Encoder]:
     names = check_encoder_names(options.enc_type)
     encoders = create_encoders(names, resolution, options.feature_grid, options.encoder_weights)
-    return {name: encoder.to(device) for name, encoder in encoders.items()}
+    for name, encoder in encoders.items():
+        if not encoder.to(device)(_blank(resolution, device)).isfinite().all():
+            raise RepaError(
+                f"the encoder {name} makes tokens that are not finite: its weights are broken, "
+                "give others with --encoder-weights"
+            )
+    return encoders
+
+
+def _blank(resolution: int, device: torch.device) -> torch.Tensor:
+    """An image (1, 3, R, R) uint8: broken weights show before a dataset of theirs is begun."""
+    return torch.zeros(1, 3, resolution, resolution, dtype=torch.uint8, device=device)
 
 
 def _text_encoders(
@@ -138,7 +162,7 @@ def _text_encoders(
 
     encoders = [create_text_encoder(n, options.text_encoder_weights).to(device) for n in names]
     for encoder in encoders:
-        encoder([""])  # broken weights show before a dataset of theirs is begun
+        encoder([""])  # as a blank image is for others
     return encoders
 
 

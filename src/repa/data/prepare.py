@@ -8,6 +8,7 @@ latents, features and text that shards lack.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ from repa.data.state import begin, finish
 from repa.data.text import check_captions
 from repa.encoders import Encoder
 from repa.errors import RepaError
+from repa.locks import only_job
+from repa.processes import on_main
 
 if TYPE_CHECKING:
     from repa.text import TextEncoder  # which imports this package
@@ -73,8 +76,8 @@ def prepare(
         The manifest of the complete dataset.
 
     Raises:
-        RepaError: if `dest` holds another dataset or other files, no item is an image, or there
-            are text encoders and no captions.
+        RepaError: if `dest` holds another dataset or other files, another job works in it, no item
+            is an image, or there are text encoders and no captions.
     """
     items = None if isinstance(source, Stream) else len(source.items)
     check_captions([e.name for e in text_encoders], source.name, has_captions(source))
@@ -182,17 +185,19 @@ def _make(
 ) -> Manifest:
     """Makes `dest` what `wanted` says, the shards shared among the processes there are."""
     state = PartialState(cpu=torch.device(work.device).type == "cpu")
-    is_new, empty_texts = not dest.exists(), {}
+    empty_texts: dict[str, str] = {}
     try:
-        if state.is_main_process:
-            begin(dest, wanted, source, jobs)
-            empty_texts = write_empty_texts(dest, jobs)
-        state.wait_for_everyone()
-        Share(dest, source, state.process_index, state.num_processes).fill(jobs, work)
-        state.wait_for_everyone()
-        if state.is_main_process:
-            finish(dest, is_new, empty_texts)
-        state.wait_for_everyone()
+        with ExitStack() as stack:
+            on_main(state, lambda: stack.enter_context(only_job(dest)))
+            if state.is_main_process:
+                begin(dest, wanted, source, jobs)
+                empty_texts = write_empty_texts(dest, jobs)
+            state.wait_for_everyone()
+            Share(dest, source, state.process_index, state.num_processes).fill(jobs, work)
+            state.wait_for_everyone()
+            if state.is_main_process:
+                finish(dest, empty_texts)
+            state.wait_for_everyone()
     except OSError as error:
         raise RepaError(f"cannot write to --dest {dest}: {error}") from None
     finished = read_manifest(dest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from repa.data.arrays import checksum
@@ -16,11 +17,13 @@ from repa.data.format import (
     TextRecord,
     read_manifest,
     read_record,
+    shard_folder,
     write_manifest,
 )
 from repa.data.sources import Source, Stream
 from repa.data.text import TEXT, empty_text_file, text_array, text_encoder_name
 from repa.errors import RepaError
+from repa.locks import LOCK
 
 SAME = ("source", "resolution", "crop", "classes", "has_captions", "max_images")
 
@@ -128,7 +131,7 @@ def _settings(record: TextRecord) -> dict[str, object]:
 
 def _has_foreign_files(dest: Path) -> bool:
     """Whether there is more than what a run leaves that was killed at its very beginning."""
-    own = {MANIFEST + ".partial", "shards"}
+    own = {MANIFEST + ".partial", "shards", LOCK}
     return any(path.name not in own for path in dest.iterdir()) or any(dest.glob("shards/*"))
 
 
@@ -146,16 +149,16 @@ def scan_shards(dest: Path) -> dict[int, ShardRecord]:
     return records
 
 
-def finish(dest: Path, is_new: bool, empty_texts: Mapping[str, str]) -> None:
+def finish(dest: Path, empty_texts: Mapping[str, str]) -> None:
     """Enters the shards into the manifest and calls the dataset complete.
 
     Args:
         dest: the dataset's folder.
-        is_new: whether this run made it.
         empty_texts: SHA-256 of the empty captions that this run wrote, by the text encoder.
 
     Raises:
-        RepaError: if there is no image, in which case nothing is left, or if a shard is missing.
+        RepaError: if there is no image, in which case nothing of the dataset is left, or if a shard
+            is missing.
     """
     manifest = read_manifest(dest)
     assert manifest is not None  # this run began with writing it
@@ -163,20 +166,20 @@ def finish(dest: Path, is_new: bool, empty_texts: Mapping[str, str]) -> None:
     records = list(there.values())
     items = sum(record.items for record in records)
     if not any(record.images for record in records):
-        shutil.rmtree(dest if is_new else dest / "shards")
-        for path in [dest / MANIFEST, *dest.glob(f"{TEXT}*")]:
-            path.unlink(missing_ok=True)
+        _remove(dest, manifest)
         raise RepaError(
             f"no image in {manifest.source.name}: none of its {items} files could be read"
         )
     source = manifest.source
-    expected = min(source.items or items, manifest.max_images or items)
+    expected = items  # of a stream, which has been read to its end
+    if source.items is not None:
+        expected = min(source.items, manifest.max_images or source.items)
     if list(there) != list(range(len(there))) or items != expected:
         raise RepaError(
             f"{dest} has {len(there)} shards with {items} of {expected} items: run the same "
             "`repa prepare --source` again"
         )
-    if source.items is None:  # a stream, which has been read to its end
+    if source.items is None:
         source = source.model_copy(update={"items": items})
     finished = manifest.model_copy(
         update={
@@ -191,6 +194,17 @@ def finish(dest: Path, is_new: bool, empty_texts: Mapping[str, str]) -> None:
     )
     if finished != manifest:
         write_manifest(dest, finished)
+
+
+def _remove(dest: Path, manifest: Manifest) -> None:
+    """Removes a dataset, and what may have been put beside it stays."""
+    for number in scan_shards(dest):
+        shutil.rmtree(shard_folder(dest, number))
+    for name in manifest.text | manifest.unfinished_text:
+        (dest / empty_text_file(name)).unlink(missing_ok=True)
+    (dest / MANIFEST).unlink()
+    with suppress(OSError):  # not empty
+        (dest / "shards").rmdir()
 
 
 def _finished_text(

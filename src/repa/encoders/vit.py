@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import init_empty_weights
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from torch import Tensor, nn
 
 from repa.encoders.base import HALF, IMAGENET_MEAN, IMAGENET_STD, Description, Encoder, own_grid
@@ -23,6 +23,7 @@ from repa.weights import load_weights, read_weights
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
 
+HUB_FILES = ["model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin"]
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -199,11 +200,41 @@ def _build(name: str, row: ViT, input_size: int, weights: Path | None) -> Any:
     advice = f"put {row.files[0]} into {weights or 'ckpts'}/ or name it with --encoder-weights"
     if not row.hosted:
         raise RepaError(f"no weights for {name}, which are not downloaded: {advice}")
+    return download_vit(name, row, options, advice)
+
+
+def download_vit(name: str, row: ViT, options: dict[str, Any], advice: str) -> Any:
+    """timm's network of a row with the weights on the hub, downloaded if its cache lacks them.
+
+    Args:
+        name: of the network, for messages.
+        row: which network.
+        options: of timm's network.
+        advice: what to do without a download.
+
+    Raises:
+        RepaError: if they cannot be downloaded.
+    """
+    import timm
+
+    config = _timm_config(row)
+    assert config is not None  # or timm is too old, which has been said
+    hosted_by_hub = config.hf_hub_id is not None
+    place = str(config.hf_hub_id if hosted_by_hub else config.url)
     try:
+        if not hosted_by_hub:
+            file = Path(torch.hub.get_dir(), "checkpoints", Path(place).name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(place, str(file))
+            return read_vit(file, row, options)
+        # At first, as timm makes the network before it asks for these, and asks for long.
+        snapshot_download(place, allow_patterns=HUB_FILES[:2])
         return timm.create_model(row.network, pretrained=True, **options)
+    except RepaError:
+        raise
     except Exception as error:  # the hub's client has its own and requests' errors
         raise RepaError(
-            f"no weights for {name}: download failed ({first_line(error)}); {advice}"
+            f"no weights for {name}: download of {place} failed ({first_line(error)}); {advice}"
         ) from None
 
 
@@ -246,9 +277,8 @@ def _cached_by_the_hub(row: ViT) -> str | None:
     config = _timm_config(row)
     if not row.hosted or config is None or config.hf_hub_id is None:
         return None
-    names = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin")
     # The answer is a path, None, or a marker that the hub has no such file.
-    paths = (try_to_load_from_cache(config.hf_hub_id, name) for name in names)
+    paths = (try_to_load_from_cache(config.hf_hub_id, name) for name in HUB_FILES)
     return next((path for path in paths if isinstance(path, str)), None)
 
 

@@ -6,10 +6,10 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from PIL import Image
 
@@ -29,8 +29,8 @@ def check_targets(options: EvaluateOptions) -> None:
 
     Raises:
         RepaError: if `--output`, `--save-stats`, `--nearest` or `--prompt-scores` would overwrite
-            what is read, each other, or anything but a former result of its kind; or if no file
-            can be made there.
+            what is read, each other, anything but a former result of its kind, or, without
+            `--overwrite`, one of other samples or settings; or if no file can be made there.
     """
     inputs = {
         "--samples": options.samples,
@@ -56,6 +56,8 @@ def check_targets(options: EvaluateOptions) -> None:
             _check_place(flag, path)
         except (OSError, ValueError) as error:  # such as a name too long, or with a zero byte
             raise RepaError(f"{flag} {path}: {error}") from None
+    if not options.overwrite:
+        _check_own(options, named)
     for (one, path), (other, other_path) in itertools.combinations(named.items(), 2):
         places = [Path(os.path.realpath(target)) for target in (path, other_path)]
         if any(place in (rest, *rest.parents) for place, rest in (places, reversed(places))):
@@ -124,14 +126,46 @@ def _check_former(flag: str, path: Path) -> None:
         )
 
 
+def _check_own(options: EvaluateOptions, targets: Mapping[str, Path]) -> None:
+    """What is there is this job's, as `--output` says; by themselves the others say it not."""
+    output = targets.get("--output")
+    former = {} if output is None or not output.exists() else _read_result(output)
+    if former and (differing := _differing(options, former)):
+        raise RepaError(
+            f"--output {output} holds the result of another job (different: "
+            f"{', '.join(differing)}): choose another name, or --overwrite"
+        )
+    for flag, path in targets.items():
+        if path.exists() and not former:
+            raise RepaError(f"{flag} {path} exists: choose another name, or --overwrite")
+
+
+def _differing(options: EvaluateOptions, former: Mapping[str, Any]) -> list[str]:
+    """What was asked for otherwise when a result was made."""
+    differing = []
+    for name in ("samples", "reference"):
+        found, path = former.get(name), getattr(options, name)
+        known = found.get("path") if isinstance(found, dict) else None
+        if not isinstance(known, str) or Path(known).resolve() != path.resolve():
+            differing.append(name)
+    settings = ("network", "neighbors", "seed")
+    return differing + [name for name in settings if former.get(name) != getattr(options, name)]
+
+
 def _is_result(path: Path) -> bool:
+    return bool(_read_result(path))
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    """A former result; empty if the file holds anything else."""
     if path.stat().st_size > RESULT_BYTES:
-        return False
+        return {}
     try:
         result = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
-        return False
-    return isinstance(result, dict) and {"network", "samples"} <= result.keys()
+        return {}
+    is_ours = isinstance(result, dict) and {"network", "samples"} <= result.keys()
+    return result if is_ours else {}
 
 
 def _is_statistics(path: Path) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from repa.config.report import ReportOptions
 from repa.errors import RepaError
 from repa.report.comparison import Comparison
-from repa.report.page import GENERATOR, PAGE, write_report
+from repa.report.page import GENERATOR, PAGE, runs_mark, write_report
 from repa.report.runs import read_analysis, read_runs
 
 
@@ -18,7 +18,7 @@ def run_report(options: ReportOptions) -> Path:
         RepaError: if a run or the analysis cannot be read, or the report cannot or must not be
             written.
     """
-    _check_destination(options.output_dir)
+    _check_destination(options)
     runs = read_runs(options.runs)
     analysis = read_analysis(options.analysis, runs)
     if "analysis" in options.model_fields_set and not analysis.settings:
@@ -31,8 +31,9 @@ def run_report(options: ReportOptions) -> Path:
     return page
 
 
-def _check_destination(folder: Path) -> None:
-    """Only a former report is written over."""
+def _check_destination(options: ReportOptions) -> None:
+    """Only a former report is written over, and one of other runs only if told so."""
+    folder = options.output_dir
     refusal = f"--output-dir {folder}: expected a new or empty folder or that of a former report"
     page = folder / PAGE
     try:
@@ -40,8 +41,14 @@ def _check_destination(folder: Path) -> None:
             if folder.exists():
                 raise RepaError(f"{refusal}, this is a file")
         elif page.is_file():
-            if GENERATOR.encode() not in page.read_bytes()[:4096]:
+            start = page.read_bytes()[:4096]
+            if GENERATOR.encode() not in start:
                 raise RepaError(f"{refusal}, but its {PAGE} is of another origin")
+            if not options.overwrite and runs_mark(options.runs).encode() not in start:
+                raise RepaError(
+                    f"--output-dir {folder} holds a report of other runs: choose another, or "
+                    "--overwrite"
+                )
         elif any(folder.iterdir()):
             raise RepaError(f"{refusal}, but it holds other files")
     except OSError as error:

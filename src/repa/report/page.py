@@ -78,6 +78,12 @@ def write_report(
     return folder / PAGE
 
 
+def runs_mark(folders: Sequence[Path]) -> str:
+    """How a page is known to be of these runs, which lie in these folders, in any order."""
+    places = "\n".join(sorted({str(folder.resolve()) for folder in folders}))
+    return f'<meta name="runs" content="{hashlib.sha256(places.encode()).hexdigest()}">'
+
+
 def _page(
     comparison: Comparison,
     charts: dict[str, list[Chart]],
@@ -107,7 +113,8 @@ def _page(
     script = _resource("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return Template(_resource("page.html")).substitute(
-        generator=f'{GENERATOR} {escape(repa.__version__)}">',
+        generator=f'{GENERATOR} {escape(repa.__version__)}">\n'
+        + runs_mark([run.folder for run in runs]),
         # Nothing is loaded, and no script runs but ours, whatever the files say.
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{digest}'",

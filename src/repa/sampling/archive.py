@@ -21,6 +21,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from PIL import Image
 
 from repa.errors import RepaError
 from repa.files import to_json, write_atomically
+from repa.locks import only_job
+from repa.sampling.request import differing, has_png, read_request, stored_images, without_png
 
 REQUEST = "request.json"
 WINDOW = 256  # images in memory at a time while the npz is made
@@ -57,14 +60,28 @@ class SampleArchive:
         self.partial = name.with_name(name.name + ".partial")
         self.pictures = name
         self.request = json.loads(to_json(request))  # as it will be read back
-        self.parts = self.partial / hashlib.sha256(to_json(self.request)).hexdigest()[:16]
+        images = to_json(without_png(self.request))
+        self.parts = self.partial / hashlib.sha256(images).hexdigest()[:16]
         self.count = count
         self.png = png
 
     @property
     def complete(self) -> bool:
-        """Whether the npz is there, whole and of this request."""
-        return zipfile.is_zipfile(self.npz) and read_request(self.record) == self.request
+        """Whether the npz is there, whole and of this request, and PNG files if asked for."""
+        return self._drawn and (not self.png or has_png(self.record))
+
+    @property
+    def _drawn(self) -> bool:
+        return zipfile.is_zipfile(self.npz) and self._is_own(read_request(self.record))
+
+    def alone(self) -> AbstractContextManager[None]:
+        """A block that one job at a time is in, of all that write these samples.
+
+        Raises:
+            RepaError: at once, if another job is in it.
+        """
+        folder, name = self.pictures.parent, self.pictures.name
+        return only_job(folder, self.pictures, f".{name}.repa-job.lock")
 
     def begin(self, overwrite: bool) -> None:
         """Makes the folders; one process calls it before any goes on.
@@ -78,12 +95,13 @@ class SampleArchive:
         """
         try:
             self._make_room(overwrite)
+            if self.png and not self._has_png_files():
+                self.pictures.mkdir(parents=True, exist_ok=True)
+                self._picture_what_is_there()
             if self.complete:
-                shutil.rmtree(self.partial, ignore_errors=True)
+                self._remove_parts()
                 return
             self.parts.mkdir(parents=True, exist_ok=True)
-            if self.png:
-                self.pictures.mkdir(exist_ok=True)
             write_atomically(self.parts / REQUEST, to_json({"request": self.request}))
         except OSError as error:
             raise RepaError(f"--sample-dir {self.pictures}: {error}") from None
@@ -101,8 +119,7 @@ class SampleArchive:
         """
         try:
             if self.png:
-                for index, pixels in zip(indices, images, strict=True):
-                    Image.fromarray(pixels).save(self.pictures / f"{index:06d}.png")
+                self._save_png_files(indices, images)
             buffer = io.BytesIO()
             np.savez(buffer, images=images, labels=labels)
             write_atomically(self._part(indices), buffer.getvalue())
@@ -124,31 +141,35 @@ class SampleArchive:
             raise _cannot_write(error) from None
         finally:
             partial.unlink(missing_ok=True)
-        shutil.rmtree(self.partial, ignore_errors=True)
+        self._remove_parts()
 
     def _make_room(self, overwrite: bool) -> None:
         """Removes other samples of this name, or refuses to."""
         if self.npz.is_dir():
             raise RepaError(f"{self.npz} is a folder: choose another --sample-dir")
         finished = read_request(self.record)
-        if finished is not None and finished != self.request:
+        is_own = self._is_own(finished)
+        if finished is not None and not is_own:
             self._allow(overwrite, finished)
             self._remove_finished(finished)
         for path in self.partial.glob(f"*/{REQUEST}"):
             if path.parent != self.parts:
                 self._allow(overwrite, {} if overwrite else read_request(path) or {})
                 shutil.rmtree(path.parent)
-        if overwrite or finished == self.request or self.parts.exists():
-            return
-        foreign = [self.npz] if self.npz.exists() else self._png_files() if self.png else []
-        if foreign:
+        foreign: list[Path] = []
+        if not is_own and not self.parts.exists():
+            results = [self.npz, self.prompts] if "prompts" in self.request else [self.npz]
+            foreign = [path for path in results if path.exists()]
+        if self.png and not self._has_png_files():
+            foreign += self._png_files()
+        if foreign and not overwrite:
             raise RepaError(f"{foreign[0]} exists: choose another --sample-dir, or --overwrite")
 
     def _allow(self, overwrite: bool, other: dict[str, Any]) -> None:
         if not overwrite:
             raise RepaError(
                 f"{self.pictures} holds other samples (different: "
-                f"{', '.join(_differing(other, self.request))}): choose another --sample-dir, or "
+                f"{', '.join(differing(other, self.request))}): choose another --sample-dir, or "
                 "--overwrite"
             )
 
@@ -161,6 +182,34 @@ class SampleArchive:
 
     def _png_files(self) -> list[Path]:
         return [path for path in self.pictures.glob("*.png") if re.fullmatch(r"\d{6,}", path.stem)]
+
+    def _is_own(self, request: dict[str, Any] | None) -> bool:
+        """Whether a request is of the same images, with or without PNG files."""
+        return request is not None and without_png(request) == without_png(self.request)
+
+    def _has_png_files(self) -> bool:
+        """Whether PNG files of these images were written, as far as there are images."""
+        return has_png(self.record if self._drawn else self.parts / REQUEST)
+
+    def _picture_what_is_there(self) -> None:
+        """Writes the PNG files of images that were drawn without them."""
+        if not self._drawn:
+            for part in self._parts():
+                self._save_png_files(part, self._read(part)["images"])
+            return
+        for index, image in enumerate(stored_images(self.npz)):
+            self._save_png_files(range(index, index + 1), image[None])
+        labels = json.loads(self.record.read_bytes())["labels"]
+        write_atomically(self.record, to_json({"request": self.request, "labels": labels}))
+
+    def _save_png_files(self, indices: range, images: np.ndarray) -> None:
+        for index, pixels in zip(indices, images, strict=True):
+            Image.fromarray(pixels).save(self.pictures / f"{index:06d}.png")
+
+    def _remove_parts(self) -> None:
+        shutil.rmtree(self.parts, ignore_errors=True)
+        with suppress(OSError):  # not empty, or not there
+            self.partial.rmdir()
 
     def _assemble(self, path: Path) -> list[int]:
         """Streams the images into an npz; returns their labels."""
@@ -222,24 +271,3 @@ class SampleArchive:
 
 def _cannot_write(error: OSError) -> RepaError:
     return RepaError(f"cannot write samples: {error}; the same command goes on from what is there")
-
-
-def read_request(path: Path) -> dict[str, Any] | None:
-    """How samples were drawn, by the record beside them, if there is one.
-
-    Raises:
-        RepaError: if the file is no such record.
-    """
-    try:
-        request = json.loads(path.read_bytes())["request"]
-        if not isinstance(request, dict):
-            raise ValueError("no request in it")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RepaError(f"{path} cannot be read ({error}): delete it") from None
-    return request
-
-
-def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    return sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))

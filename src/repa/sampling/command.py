@@ -6,6 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -102,21 +103,23 @@ def draw_samples(
         print(f"note: {cut}", file=sys.stderr)
     request = _request(options, model, state, objective, autoencoder, wanted, precision, processes)
     archive = SampleArchive(name, request, len(wanted.labels), options.png)
-    on_main(processes, lambda: archive.begin(options.overwrite))
-    if not archive.complete:
-        missing = archive.missing()
-        processes.wait_for_everyone()  # all have looked before anyone adds to it
-        model = _ready(model, options, device, precision)
-        batches = _batches(options, missing, wanted.labels, model, processes)
-        with _progress(len(missing), processes) as progress:
-            _draw(
-                batches, model, wanted.condition, autoencoder, archive, options, objective,
-                precision, progress,
-            )  # fmt: skip
-        processes.wait_for_everyone()
-        on_main(processes, archive.finish)
+    with ExitStack() as stack:
+        on_main(processes, lambda: stack.enter_context(archive.alone()))
+        on_main(processes, lambda: archive.begin(options.overwrite))
+        if not archive.complete:
+            missing = archive.missing()
+            processes.wait_for_everyone()  # all have looked before anyone adds to it
+            model = _ready(model, options, device, precision)
+            batches = _batches(options, missing, wanted.labels, model, processes)
+            with _progress(len(missing), processes) as progress:
+                _draw(
+                    batches, model, wanted.condition, autoencoder, archive, options, objective,
+                    precision, progress,
+                )  # fmt: skip
+            processes.wait_for_everyone()
+            on_main(processes, archive.finish)
+        on_main(processes, lambda: wanted.write_prompts(archive))
     if processes.is_main_process:
-        wanted.write_prompts(archive)
         also = f" and {archive.pictures}" if options.png else ""
         print(f"{archive.count} images of step {state.step}: {archive.npz}{also}")
 
