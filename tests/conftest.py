@@ -5,6 +5,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may wait for a network
 from pathlib import Path
 
 import pytest
+import raised
 import torch
 from diffusers import AutoencoderKL
 
@@ -15,6 +16,7 @@ from repa.data.share import Work
 from repa.data.sources import open_source
 from repa.encoders import create_encoder
 
+raised.watch()
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", min(2, os.cpu_count() or 1))))
 
 

@@ -114,8 +114,11 @@ def append_json(path: Path, value: Any) -> None:
     with path.open("ab+") as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - LONGEST_LINE))
-        tail = file.read()
-        end -= len(tail) - (tail.rfind(b"\n") + 1)
+        last = file.read().rpartition(b"\n")[2]
+        if _is_object(last):  # only its newline is missing
+            line = b"\n" + line
+        else:
+            end -= len(last)
         file.truncate(end)
         try:
             file.write(line)
@@ -124,6 +127,13 @@ def append_json(path: Path, value: Any) -> None:
             with suppress(OSError):
                 file.truncate(end)
             raise
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Checkpoints whose parts do not go together, and bytes that have changed."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from checkpoints.files import NAME, convert, save, training_checkpoint
 from repa.checkpoints import import_released, load_model
 from repa.checkpoints.checkpoint import open_checkpoint
 from repa.checkpoints.checksums import write_checksums
+from repa.checkpoints.folder import check_checkpoint
 from repa.checkpoints.translate import write_checkpoint
 from repa.errors import RepaError
 
@@ -148,6 +150,25 @@ def test_options_that_are_none_of_adamws(tmp_path: Path, ours: Path) -> None:
     change_state(ours, options={"learning_rate": "abc"})
     with pytest.raises(RepaError, match=r"the checkpoint's options are none of AdamW's: "):
         write_checkpoint(open_checkpoint(ours), tmp_path / "a.pt", "released")
+
+
+@pytest.mark.parametrize("name", ["state.json", "ema.safetensors", "SHA256SUMS"])
+def test_a_pipe_is_not_waited_for(ours: Path, name: str) -> None:
+    """Nobody writes into it, so that opening it would never end."""
+    (ours / name).unlink()
+    os.mkfifo(ours / name)
+    for read in (load_model, check_checkpoint):
+        with pytest.raises(RepaError, match=f"damaged checkpoint.*not a regular file: .*{name}"):
+            read(ours)
+
+
+def test_a_pipe_is_not_waited_for_without_checksums(ours: Path) -> None:
+    (ours / "SHA256SUMS").unlink()
+    (ours / "ema.safetensors").unlink()
+    os.mkfifo(ours / "ema.safetensors")
+    for read in (load_model, check_checkpoint):
+        with pytest.raises(RepaError, match=r"damaged checkpoint: .*ema.*: .*not a regular file"):
+            read(ours)
 
 
 class TestChangedBytes:

@@ -11,6 +11,7 @@ import torch
 from data.preparing import Averages, run, snapshot
 from repa.autoencoders import Autoencoder, create_autoencoder
 from repa.data import PreparedDataset
+from repa.data.arrays import checksum
 from repa.data.prepare import extend
 from repa.data.share import Work
 from repa.data.sources import Source
@@ -199,4 +200,31 @@ def test_damaged_images_are_not_encoded(tmp_path: Path, source: Source, damage: 
     else:
         images.write_bytes(data if damage == "flip" else data[:1000])
     with pytest.raises(RepaError, match=r"damaged dataset: .*00001/images.npy is not what was"):
+        add(out, Averages())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        np.zeros((2, 3, 16, 16), np.uint8),
+        np.zeros((3, 3, 16), np.uint8),
+        np.zeros((3, 3, 16, 16), np.float32),
+        np.zeros((3, 3, 16, 16), np.uint8, "F"),
+        np.array([{}] * 3, object),
+    ],
+    ids=["fewer", "flat", "floats", "another order", "objects"],
+)
+def test_images_of_another_form_are_not_encoded(
+    tmp_path: Path, source: Source, other: np.ndarray
+) -> None:
+    """Whoever hands the dataset on can make the checksum fit, too."""
+    out = tmp_path / "out"
+    run(source, out)
+    images = out / "shards" / "00001" / "images.npy"
+    before = checksum(images)
+    assert np.load(images).shape == (3, 3, 16, 16)
+    np.save(images, other, allow_pickle=True)
+    for file in out.rglob("*.json"):
+        file.write_text(file.read_text().replace(before, checksum(images)))
+    with pytest.raises(RepaError, match=r"damaged dataset: [^\n]*00001/images.npy: [^\n]+$"):
         add(out, Averages())

@@ -7,6 +7,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from repa.checkpoints.state import Progress
 from repa.errors import RepaError
 from repa.files import read_json_lines
 from repa.training.log import MetricsLog, keep_until
@@ -96,6 +97,58 @@ def test_a_run_goes_on_after_the_lines_of_its_checkpoint(
     clock.now += 2
     assert log.write(3)["images_per_second"] == 4.0
     assert read_json_lines(file)[-1]["seconds"] == 22.0
+
+
+def test_what_is_not_finite_is_left_out(accelerator: Accelerator, tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl", accelerator, 0, 8)
+    for loss in (1.0, float("nan"), 3.0, float("inf")):
+        log.add({"loss": torch.tensor(loss), "never": torch.tensor(float("nan"))})
+    metrics = log.write(4, skipped=2)
+    assert metrics["loss"] == 2
+    assert metrics["skipped_steps"] == 2
+    assert "never" not in metrics
+    assert "NaN" not in log.path.read_text()
+
+
+def test_a_line_of_two_starts_is_that_of_one(
+    clock: Clock, accelerator: Accelerator, tmp_path: Path
+) -> None:
+    losses = torch.rand(7, generator=torch.Generator().manual_seed(0)) + 1e-3
+    lines = []
+    for name, stops in (("whole", ()), ("halves", (2, 5))):
+        path = tmp_path / f"{name}.jsonl"
+        log = MetricsLog(path, accelerator, 0, 8)
+        for step, loss in enumerate(losses, 1):
+            log.add({"loss": loss, "grad_norm": loss * 3})
+            clock.now += 2
+            if step == 3:
+                log.write(step)
+            if step in stops:
+                saved = Progress.model_validate_json(log.progress().model_dump_json())
+                clock.now += 100  # until the next start
+                log = MetricsLog(path, accelerator, step, 8, saved)
+        log.write(7)
+        lines.append(read_json_lines(path))
+    assert lines[0] == lines[1]
+    assert lines[0][1]["images_per_second"] == 4.0
+    assert lines[0][1]["seconds"] == 14.0
+
+
+def test_progress_right_after_a_line_is_empty(accelerator: Accelerator, tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl", accelerator, 0, 8)
+    log.add({"loss": torch.tensor(1.0)})
+    log.write(1)
+    progress = log.progress()
+    assert (progress.sums, progress.counts, progress.written) == ({}, {}, 1)
+    again = MetricsLog(tmp_path / "metrics.jsonl", accelerator, 1, 8, progress)
+    again.add({"loss": torch.tensor(5.0)})
+    assert again.write(2)["loss"] == 5
+
+
+def test_other_processes_share_what_was_gathered(accelerator: Accelerator, tmp_path: Path) -> None:
+    progress = Progress(sums={"loss": [3.0, 5.0]}, counts={"loss": [2, 2]}, written=0)
+    log = MetricsLog(tmp_path / "metrics.jsonl", accelerator, 2, 8, progress)
+    assert log.write(2)["loss"] == 2
 
 
 def test_a_damaged_line_is_an_error(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from repa.data.arrays import checksum
+from repa.data.arrays import check_regular, checksum
 from repa.errors import RepaError
 from repa.files import write_atomically
 
@@ -52,6 +52,7 @@ def _read_checksums(folder: Path) -> dict[str, str]:
     """{file's name: SHA-256}; nothing but plain names of this folder."""
     file = folder / CHECKSUMS
     try:
+        check_regular(file)
         lines = file.read_text(encoding="ascii").splitlines()
     except FileNotFoundError:
         return {}

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from repa.checkpoints.checksums import CHECKSUMS, check_file, check_folder, write_checksums
 from repa.checkpoints.state import RELEASED, STATE, CheckpointState, ReleasedRecord, read_state
+from repa.data.arrays import check_regular
 from repa.errors import RepaError
 from repa.files import make_durable, sync, write_atomically
 from repa.weights import misfits
@@ -106,6 +107,7 @@ def check_checkpoint(folder: Path) -> None:
     read_state(folder)
     for path in folder.glob("*.safetensors"):
         try:
+            check_regular(path)
             with safe_open(path, "pt"):  # reads the header, and compares sizes with it
                 pass
         except (OSError, SafetensorError) as error:
@@ -188,6 +190,7 @@ def load_into(module: nn.Module, folder: Path, name: str) -> None:
 
 def _read_file(path: Path) -> dict[str, Tensor]:
     try:
+        check_regular(path)
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise RepaError(f"damaged checkpoint: {path}: {error}") from None

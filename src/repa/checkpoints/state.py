@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, field_validator
 
+from repa.data.arrays import check_regular
 from repa.data.format import AutoencoderRecord, TextRecord
 from repa.diffusion.interpolant import PathType, Prediction
 from repa.errors import RepaError
@@ -120,6 +121,7 @@ def read_released_record(folder: Path) -> ReleasedRecord | None:
 
 def _read_text(folder: Path, name: str) -> bytes:
     try:
+        check_regular(folder / name)
         return (folder / name).read_bytes()
     except OSError as error:
         raise RepaError(f"damaged checkpoint {folder}: {error}") from None

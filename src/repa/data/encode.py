@@ -217,11 +217,14 @@ class _Inputs:
         captions: of each image; None if no job reads them.
         starts: where each image's captions start, (n + 1,) int64.
         rows: how many inputs there are, by the file.
+
+    Raises:
+        RepaError: if a file is not what such files are.
     """
 
     def __init__(self, folder: Path, record: ShardRecord, jobs: Mapping[str, Job]):
         reads = {job.reads for job in jobs.values()}
-        self._images = map_array(folder / IMAGES) if IMAGES in reads else None
+        self._images = _map_images(folder / IMAGES, record) if IMAGES in reads else None
         self.captions: list[list[str]] | None = None
         if CAPTIONS in reads:
             self.captions = read_captions(folder, record.images)
@@ -247,6 +250,19 @@ class _Inputs:
         captions = list(chain.from_iterable(self.captions or []))
         encoders = [job.text_encoder for job in jobs.values() if job.text_encoder is not None]
         return {e.name: sum(n > e.length for n in e.lengths(captions)) for e in encoders}
+
+
+def _map_images(path: Path, record: ShardRecord) -> np.ndarray:
+    """A shard's images (n, 3, R, R), uint8; checksums that fit do not say that they are such."""
+    try:
+        images = map_array(path)
+        if images.dtype != np.uint8 or images.shape[:2] != (record.images, 3) or images.ndim != 4:
+            raise ValueError(
+                f"{images.dtype} {images.shape}; expected uint8 ({record.images}, 3, R, R)"
+            )
+    except Exception as error:  # whatever numpy makes of broken bytes
+        raise RepaError(f"damaged dataset: {path}: {error}") from None
+    return images
 
 
 def _enter(
