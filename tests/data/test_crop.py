@@ -2,6 +2,9 @@ import errno
 import itertools
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -190,3 +193,32 @@ def test_strict_ends_at_the_first_broken_item(
         run(counted.open(), tmp_path / "stream", strict=True)
     with pytest.raises(RepaError, match="^--strict: a/broken.jpg: OSError: image file is trunc"):
         run(source, tmp_path / "source", strict=True, num_workers=2)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads Linux's /proc")
+def test_workers_end_with_the_process_that_started_them(
+    tmp_path: Path, write_folder, picture: Callable[..., bytes]
+) -> None:
+    """Even with more results on the way than a pipe holds, which nobody takes any more."""
+    write_folder(tmp_path / "pictures", {f"a/{i:03d}.png": picture(i, (64, 64)) for i in range(64)})
+    script = """
+import os, sys, time
+from pathlib import Path
+from repa.data.crop import crop_batches, source_batches
+from repa.data.sources import open_source
+
+batches = source_batches(list(range(64)), [0], 64, 8)
+with crop_batches(open_source("pictures"), batches, 256, num_workers=1) as cropped:
+    next(cropped)
+    time.sleep(1)
+    Path("worker").write_text(Path(f"/proc/self/task/{os.getpid()}/children").read_text())
+    os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, timeout=60)
+    [worker] = map(int, (tmp_path / "worker").read_text().split())
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{worker}").exists():
+        if time.monotonic() > deadline:
+            os.kill(worker, signal.SIGKILL)
+            pytest.fail("a worker outlives its killed process")
+        time.sleep(0.1)

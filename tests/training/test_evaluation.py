@@ -72,6 +72,18 @@ def test_two_processes_measure_what_one_does(evaluated, launch) -> None:
     assert (line["step"], line["samples"]) == (2, 10)
 
 
+def test_a_metric_that_is_not_finite_is_left_out(
+    evaluated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or its line would be no JSON."""
+    metrics = {"frechet_distance": float("nan"), "precision": 0.5, "recall": float("inf")}
+    monkeypatch.setattr("repa.training.evaluation.compare", lambda *_: dict(metrics))
+    run = train(evaluated(max_train_steps=2))
+    [line] = evaluations(run)
+    assert line.keys() == {"step", "network", "samples", "precision"}
+    assert "NaN" not in (run / "evaluations.jsonl").read_text()
+
+
 def test_a_reference_of_ones_own(evaluated, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), np.uint8)
     np.savez(tmp_path / "reference.npz", arr_0=images)

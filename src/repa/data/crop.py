@@ -7,13 +7,17 @@ batch never crosses a shard's end, so a shard is the same whoever makes it and w
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shutil
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, groupby, islice
 from pathlib import Path
 from typing import Any
@@ -77,6 +81,7 @@ def crop_batches(
         num_workers=num_workers,
         collate_fn=_as_is,
         prefetch_factor=4 if num_workers else None,
+        worker_init_fn=partial(_end_with, os.getpid()),
     )
     iterator = iter(loader)
     try:
@@ -84,6 +89,17 @@ def crop_batches(
     finally:
         if num_workers:
             iterator._shutdown_workers()  # type: ignore[attr-defined]
+
+
+def _end_with(parent: int, _: int) -> None:
+    """Ends this worker with the process that started it; PyTorch may wait to empty its pipe."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _unless_killed(results: Iterator[Cropped]) -> Iterator[Cropped]:
