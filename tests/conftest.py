@@ -56,3 +56,8 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
         scaling_factor=0.18215,
     ).save_pretrained(folder)
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The test that all errors were raised comes after all others."""
+    items.sort(key=lambda item: item.name == "test_every_error_was_raised")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from repa.analysis import cka, cknna, linear_probe, mutual_knn
 from repa.analysis.align import run_align
@@ -17,6 +18,7 @@ from repa.analysis.hidden_states import hidden_states
 from repa.analysis.probe import run_probe
 from repa.analysis.targets import target_states
 from repa.checkpoints import list_checkpoints, load_model
+from repa.checkpoints.checksums import write_checksums
 from repa.cli import main
 from repa.config import AlignOptions, ProbeOptions, TrainOptions
 from repa.data import PreparedDataset
@@ -253,14 +255,12 @@ def test_a_plain_run_alone_has_no_encoder_to_compare_with(align, runs) -> None:
 
 
 def test_broken_weights_are_said(probe, runs, tmp_path: Path) -> None:
-
-    from safetensors.torch import load_file, save_file
-
     copy = tmp_path / "broken"
     shutil.copytree(list_checkpoints(runs[0])[-1], copy)
     weights = load_file(copy / "ema.safetensors")
     weights["blocks.0.attn.qkv.weight"][0, 0] = float("nan")
     save_file(weights, copy / "ema.safetensors")
+    write_checksums(copy)
     with pytest.raises(RepaError, match="hidden states are not finite"):
         probe(ckpt=[copy])
 

@@ -158,8 +158,9 @@ def test_a_pipe_is_not_waited_for(ours: Path, name: str) -> None:
     (ours / name).unlink()
     os.mkfifo(ours / name)
     for read in (load_model, check_checkpoint):
-        with pytest.raises(RepaError, match=f"damaged checkpoint.*not a regular file: .*{name}"):
+        with pytest.raises(RepaError, match=r"damaged checkpoint.*not a regular file") as error:
             read(ours)
+        assert name in str(error.value)
 
 
 def test_a_pipe_is_not_waited_for_without_checksums(ours: Path) -> None:

@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from checkpoints.files import ARGS, NAME, random_model, released_model, save
-from repa.checkpoints import import_released, load_model
+from checkpoints.files import ARGS, NAME, convert, random_model, released_model, save
+from repa.checkpoints import CheckpointState, import_released, load_model
+from repa.checkpoints.checkpoint import open_checkpoint
+from repa.checkpoints.load import objective_of
+from repa.checkpoints.write_released import released_content
 from repa.errors import RepaError
 from repa.models import SiT
 
@@ -137,3 +140,43 @@ def test_only_raw_weights(tmp_path: Path, content: dict) -> None:
     with pytest.raises(RepaError, match=r"no averaged weights \(--raw-weights takes"):
         load_model(path)
     load_model(path, raw_weights=True)
+
+
+def test_another_model_than_asked_for_in_a_file_of_ours(tmp_path: Path, ours: Path) -> None:
+    file = convert(ours, tmp_path / "a.pt", "released")
+    with pytest.raises(RepaError, match=r"^--model SiT-B/2: .*a.pt holds SiT-Ti/4$"):
+        load_model(file, model="SiT-B/2")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"options": {"prediction": "x"}},
+            r"predicts x \(--prediction\), and the release samples velocities alone$",
+        ),
+        (
+            {"model": "DiT-Ti/4", "model_arguments": {"qk_norm": True}},
+            r"DiT's scripts have no --qk-norm, which it was trained with$",
+        ),
+    ],
+)
+def test_what_the_release_does_not_have_is_not_written_for_it(
+    tmp_path: Path, ours: Path, changes: dict, message: str
+) -> None:
+    checkpoint = open_checkpoint(ours)
+    state = checkpoint.state.model_dump()
+    for key, value in changes.items():
+        state[key] = state[key] | value if isinstance(value, dict) else value
+    with pytest.raises(RepaError, match=message):
+        released_content(CheckpointState(**state), {}, None, tmp_path / "a.pt")
+
+
+def test_another_process_than_the_checkpoints(ours: Path) -> None:
+    model, state = load_model(ours)
+    message = r"^--path-type cosine: the checkpoint was trained with linear$"
+    with pytest.raises(RepaError, match=message):
+        objective_of(model, state, path_type="cosine")
+    diffusion = random_model("DiT-Ti/4")
+    with pytest.raises(RepaError, match=r"^--prediction x: DiT-Ti/4 has no such choice$"):
+        objective_of(diffusion, state.model_copy(update={"model": "DiT-Ti/4"}), prediction="x")

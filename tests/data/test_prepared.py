@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from repa.autoencoders import create_autoencoder
 from repa.data import PreparedDataset
+from repa.data.format import MAX_FILE
 from repa.data.images import center_crop, decode_image
 from repa.data.prepare import prepare
 from repa.data.share import Work
@@ -214,3 +215,9 @@ def test_damaged_captions_are_one_clear_line(copy: Path) -> None:
             (copy / "shards" / "00000" / "captions.json").write_bytes(data)
         with pytest.raises(RepaError, match=r"damaged dataset: .*captions.json"):
             dataset.captions(2)
+
+
+def test_a_manifest_of_gigabytes_is_not_read(copy: Path) -> None:
+    os.truncate(copy / "manifest.json", MAX_FILE + 1)
+    with pytest.raises(RepaError, match=r"^cannot read .*manifest\.json: \d+ bytes; expected at"):
+        PreparedDataset(copy)

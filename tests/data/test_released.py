@@ -188,3 +188,12 @@ def test_another_resolution_is_refused(layout: Path, tmp_path: Path, capsys) -> 
     assert main([*arguments, "--device=cpu"]) == 2
     assert "--resolution 32: the images have 64 px" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_it_has_no_text(layout: Path) -> None:
+    dataset = open_dataset(layout)
+    message = r"imagenet has no text: the release's layout has classes only$"
+    with pytest.raises(RepaError, match=message):
+        dataset.read_text("clip-vit-l", [0], [0.5])
+    with pytest.raises(RepaError, match=message):
+        dataset.empty_text("clip-vit-l")

@@ -296,3 +296,17 @@ def test_a_broken_or_odd_image_is_found_when_read(
         (train / "1.png").write_bytes(data)
         with pytest.raises(RepaError, match=r"damaged dataset: .*1.png"):
             open_dataset(layout)[1]
+
+
+def test_a_folder_that_cannot_be_listed_is_one_clear_line(tmp_path: Path) -> None:
+    for folder in (tmp_path / "nowhere", tmp_path / "file"):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(RepaError, match=rf"^cannot read {folder}: (No such|Not a) [^\n]+$"):
+            UViTDataset(folder)
+
+
+def test_a_file_that_the_fingerprint_needs_is_named(layout: Path, train: Path) -> None:
+    (train / "3_0.npy").unlink()
+    (train / "3_0.npy").symlink_to("3_0.npy")
+    with pytest.raises(RepaError, match=r"^damaged dataset: .*3_0\.npy: [^\n]+$"):
+        open_dataset(layout)

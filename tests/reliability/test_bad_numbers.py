@@ -1,11 +1,7 @@
 """Losses and gradients that are not finite: steps are skipped, told of, and in the end refused."""
 
 import math
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
+from reliability.jobs import start_tasks
 from reliability.small_runs import command
 from repa.checkpoints import read_state
 from repa.cli import main
@@ -37,22 +34,6 @@ def broken_copy(dataset: Path, folder: Path, images: range) -> Path:
 @pytest.fixture
 def one_broken(emoji_dir: Path, tmp_path: Path) -> Path:
     return broken_copy(emoji_dir, tmp_path / "broken", range(17, 18))
-
-
-@pytest.fixture
-def launch_repa() -> Callable[[list[str]], None]:
-    """Runs a command of `repa` on two processes."""
-
-    def start(arguments: list[str]) -> None:
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        subprocess.run(
-            [sys.executable, *launcher, "-m", "repa.cli", *arguments],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            check=True,
-            timeout=300,
-        )
-
-    return start
 
 
 def test_a_broken_image_costs_its_steps_and_is_named(one_broken: Path, tmp_path: Path) -> None:
@@ -119,12 +100,14 @@ def test_weights_that_explode_stop_the_run(emoji_dir: Path, tmp_path: Path, caps
 
 
 def test_all_processes_skip_what_one_of_them_cannot_compute(
-    one_broken: Path, tmp_path: Path, launch_repa: Callable[..., None]
+    one_broken: Path, tmp_path: Path
 ) -> None:
     """To the same weights as one process that sees the whole batch."""
     alone, together = tmp_path / "alone", tmp_path / "together"
     assert main(command(one_broken, alone, "--checkpointing-steps", "8", steps=8)) == 0
-    launch_repa(command(one_broken, together, "--checkpointing-steps", "8", steps=8))
+    arguments = command(one_broken, together, "--checkpointing-steps", "8", steps=8)
+    job = start_tasks(tmp_path / "output.txt", 2, "-m", "repa.cli", *arguments)
+    assert job.wait() == [0, 0], job.text
     assert [
         {name: line[name] for name in ("step", "images", "images_not_finite")}
         for line in read_json_lines(alone / "skipped.jsonl")

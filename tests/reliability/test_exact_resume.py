@@ -5,14 +5,12 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from reliability.conftest import FULL
+from reliability.jobs import TORCHRUN, Job, children, full_only, start
 from reliability.small_runs import STEPS, command, contents
 from reliability.victims import End, Result, Victim, run_victims
 from repa.cli import main
@@ -66,43 +64,27 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(
     assert killed >= 2 * runs, "too late to test anything"
 
 
-@pytest.mark.skipif(not FULL, reason="takes half a minute: make test-reliability")
+@full_only
 def test_two_processes_killed_together_go_on_to_the_same_bits(
-    emoji_dir: Path, tmp_path: Path, launch_two: Callable[[list[str]], subprocess.Popen]
+    emoji_dir: Path, tmp_path: Path
 ) -> None:
     folders = [tmp_path / "whole", tmp_path / "killed"]
-    assert launch_two(command(emoji_dir, folders[0])).wait(120) == 0
-    killed = launch_two(command(emoji_dir, folders[1]))
+
+    def start_two(folder: Path) -> Job:
+        launch = [*TORCHRUN, "--nproc-per-node=2", "-m", "repa.cli", *command(emoji_dir, folder)]
+        return start(tmp_path / f"{folder.name}.txt", [launch], [{}])
+
+    assert start_two(folders[0]).wait(120) == [0]
+    [launcher] = start_two(folders[1]).processes
     while not (folders[1] / "checkpoints" / "0000003").exists():
-        assert killed.poll() is None
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
+        assert launcher.poll() is None
+    for process in [launcher.pid, *children(launcher.pid)]:
+        os.kill(process, signal.SIGKILL)
+    launcher.wait()
     assert not (folders[1] / "checkpoints" / f"{STEPS:07d}").exists()
-    assert launch_two(command(emoji_dir, folders[1])).wait(120) == 0
+    assert start_two(folders[1]).wait(120) == [0]
     expected, found = (contents(folder) for folder in folders)
     assert found == expected
-
-
-@pytest.fixture
-def launch_two():
-    """Starts two processes of `repa` in a process group of their own."""
-    groups = []
-
-    def start(arguments: list[str]) -> subprocess.Popen:
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        groups.append(
-            subprocess.Popen(
-                [sys.executable, *launcher, "-m", "repa.cli", *arguments],
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-                start_new_session=True,
-            )
-        )
-        return groups[-1]
-
-    yield start
-    for group in groups:
-        if group.poll() is None:
-            os.killpg(group.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

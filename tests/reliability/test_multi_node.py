@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reliability.jobs import TRAIN, Job, free_port, start, start_tasks
+from reliability.jobs import TRAIN, Job, free_port, full_only, start, start_tasks
 from repa.cli import main
 from repa.files import read_json_lines
 
@@ -40,6 +40,7 @@ def tasks(output: Path, arguments: list[str]) -> Job:
     return start_tasks(output, 2, SCRIPT, *arguments, hosts=2)
 
 
+@full_only
 def test_two_machines_train_like_one(emoji_dir: Path, tmp_path: Path, survived) -> None:
     def arguments(name: str) -> list[str]:
         folders = [f"--data-dir={emoji_dir}", f"--output-dir={tmp_path}", f"--exp-name={name}"]

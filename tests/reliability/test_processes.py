@@ -137,6 +137,7 @@ def test_a_bug_in_one_process_ends_all_with_one_traceback(emoji_dir: Path, tmp_p
     assert last.splitlines()[0].endswith("): KeyError: 'no such thing'")
 
 
+@full_only
 def test_a_process_busier_than_the_others_is_not_taken_for_dead(
     emoji_dir: Path, tmp_path: Path
 ) -> None:
@@ -147,6 +148,7 @@ def test_a_process_busier_than_the_others_is_not_taken_for_dead(
     assert not any(word in job.text for word in ("process", "warning", "Traceback")), job.text
 
 
+@full_only
 def test_a_run_goes_on_with_other_numbers_of_processes(emoji_dir: Path, tmp_path: Path) -> None:
     def command(steps: int, name: str) -> list[str]:
         changes = ("--max-train-steps", str(steps), "--exp-name", name, "--checkpointing-steps=2")

@@ -3,23 +3,20 @@
 Sharded runs have two processes, plain ones are of this process, so that counts differ as well.
 """
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from reliability.jobs import full_only, start_tasks
+from reliability.small_runs import command
 from repa.checkpoints import read_state
-from repa.config import TrainOptions
+from repa.cli import main
 from repa.files import read_json_lines
-from repa.training import train
 from repa.training.sharding import can_shard
 
 pytestmark = [
@@ -35,46 +32,20 @@ def run(emoji_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
     """Trains to step 4, from another run's step 2 or from the start; returns the run's folder."""
     runs = tmp_path_factory.mktemp("runs")
 
-    def start(name: str, fsdp: bool, after: Path | None = None) -> Path:
+    def start_run(name: str, fsdp: bool, after: Path | None = None) -> Path:
         if after is not None:
             folder = Path("checkpoints") / MIDDLE
             shutil.copytree(after / folder, runs / name / folder)
-        options = {
-            "exp_name": name,
-            "output_dir": runs,
-            "data_dir": emoji_dir,
-            "model": "SiT-Ti/8",
-            "enc_type": "efficientnet-lite0",
-            "encoder_depth": 2,
-            "projector_dim": 32,
-            "max_train_steps": 4,
-            "batch_size": 8,
-            "learning_rate": 1e-3,
-            "ema_decay": 0.9,
-            "mixed_precision": "no",
-            "device": "cpu",
-            "report_to": "none",
-            "logging_steps": 1,
-            "checkpointing_steps": 2,
-        }
+        steps = ["--logging-steps", "1", "--checkpointing-steps", "2"]
+        arguments = command(emoji_dir, runs / name, *steps, steps=4)
         if fsdp:
-            launch_sharded(options)
+            job = start_tasks(runs / f"{name}.txt", 2, "-m", "repa.cli", *arguments, "--fsdp")
+            assert job.wait(300) == [0, 0], job.text
         else:
-            train(TrainOptions.model_validate(options))
+            assert main(arguments) == 0
         return runs / name
 
-    return start
-
-
-def launch_sharded(options: dict[str, Any]) -> None:
-    """On two processes, as a user would start them."""
-    flags = [part for k, v in options.items() for part in (f"--{k.replace('_', '-')}", str(v))]
-    script = Path(__file__).parents[2] / "train.py"
-    subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-         str(script), "--fsdp", *flags],
-        check=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    return start_run
 
 
 @pytest.fixture(scope="module")
@@ -121,12 +92,14 @@ def test_a_sharded_run_is_the_plain_one(sharded: Path, plain: Path) -> None:
     equal_runs(sharded, plain)
 
 
+@full_only
 def test_a_sharded_run_goes_on_where_a_plain_one_stopped(run, plain: Path) -> None:
     resumed = run("sharded-from-plain", fsdp=True, after=plain)
     assert set(losses(resumed)) == {3, 4}
     equal_runs(resumed, plain)
 
 
+@full_only
 def test_a_plain_run_goes_on_where_a_sharded_one_stopped(run, sharded: Path) -> None:
     resumed = run("plain-from-sharded", fsdp=False, after=sharded)
     assert set(losses(resumed)) == {3, 4}

@@ -59,9 +59,8 @@ def submit(folder: Path, *arguments: str) -> subprocess.Popen:
         )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGUSR1, pytest.param(signal.SIGTERM, marks=full_only)], ids=lambda n: n.name
-)
+@full_only
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_job_told_to_leave_is_queued_again_and_goes_on(
     emoji_dir: Path, cluster: Path, number: signal.Signals
 ) -> None:
@@ -88,6 +87,7 @@ def test_a_job_told_to_leave_is_queued_again_and_goes_on(
     assert [line["step"] for line in read_json_lines(metrics)] == list(range(1, step + 3))
 
 
+@full_only
 def test_a_job_that_fails_is_not_queued_again(cluster: Path) -> None:
     job = submit(cluster, *TRAIN, "--data-dir=nowhere", "--exp-name=run")
     assert job.wait(60) == 2

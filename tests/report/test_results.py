@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from repa.errors import RepaError
+from repa.report.results import read_results
 from repa.report.runs import read_runs
 from report.folders import evaluation, result, write_lines, write_results, write_run
 
@@ -49,3 +51,16 @@ def test_what_is_damaged_or_foreign_is_skipped_with_a_warning(
     assert error.startswith("warning: skipped ")
     assert "other.json" in error
     assert error.count("\n") == 1
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(RepaError, match=r"^cannot read .*a\.json: Is a directory$"):
+        read_results(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, "\xff"])
+def test_a_file_that_is_no_json_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content, "latin-1")
+    with pytest.raises(RepaError, match=r"a\.json is damaged, not JSON: "):
+        read_results(tmp_path)

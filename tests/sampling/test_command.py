@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from repa.checkpoints import find_checkpoint
+from repa.checkpoints.checksums import write_checksums
 from repa.cli import main
 from repa.sampling import generate_latents
 
@@ -206,6 +207,7 @@ def test_a_broken_model_draws_nothing(run: Path, tmp_path: Path, capsys) -> None
     weights = load_file(folder / "ema.safetensors")
     weights["final_layer.linear.bias"][0] = float("nan")
     save_file(weights, folder / "ema.safetensors")
+    write_checksums(folder)
     arguments = ["sample", f"--ckpt={folder}", f"--sample-dir={tmp_path / 'a'}", *OPTIONS]
     assert main(arguments) == 2
     assert "the model's samples are not finite" in capsys.readouterr().err

@@ -1,16 +1,29 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from repa.checkpoints import CheckpointState, find_checkpoint, list_checkpoints, load_model
-from repa.checkpoints.folder import write_folder
+from evaluation.disk import full_disk
+from repa.checkpoints import (
+    CheckpointState,
+    find_checkpoint,
+    list_checkpoints,
+    load_model,
+    read_state,
+)
+from repa.checkpoints.checksums import CHECKSUMS, write_checksums
+from repa.checkpoints.folder import check_checkpoint, write_folder
+from repa.checkpoints.state import Progress
 from repa.data.format import AutoencoderRecord
 from repa.diffusion import FlowMatching
 from repa.errors import RepaError
 from repa.models import create_model
-from repa.training.checkpoint import checkpoint_parts, restore
+from repa.training import setup
+from repa.training.checkpoint import Checkpoints, checkpoint_parts, restore
+from repa.training.ema import EMA
 from repa.training.module import TrainingModule
 
 ARGUMENTS = {"input_size": 8, "in_channels": 3, "num_classes": 3}
@@ -167,3 +180,73 @@ def test_weights_of_another_shape_do_not_fit(saved) -> None:
     file.write_text(json.dumps(content))
     with pytest.raises(RepaError, match="does not fit.*embedding_table"):
         load_model(run)
+
+
+def change(folder: Path, part: str, update: Callable[[dict], object]) -> None:
+    """Writes a part anew, and the checksums."""
+    tensors = load_file(folder / f"{part}.safetensors")
+    update(tensors)
+    save_file(tensors, folder / f"{part}.safetensors")
+    write_checksums(folder)
+
+
+def test_moments_of_no_weight_are_refused(saved) -> None:
+    run, module, ema, optimizer = saved
+    folder = find_checkpoint(run)
+    change(folder, "optimizer", lambda t: t.update({"model.wings.exp_avg": torch.ones(2)}))
+    with pytest.raises(RepaError, match=r"the optimizer's 'model.wings' is not of this model$"):
+        restore(folder, module, ema, optimizer)
+
+
+def test_heads_of_another_model_do_not_fit(saved) -> None:
+    run, module, ema, optimizer = saved
+    folder = find_checkpoint(run)
+    change(folder, "heads", dict.clear)
+    with pytest.raises(RepaError, match=r"heads\.safetensors does not fit: Missing key\(s\)"):
+        restore(folder, module, ema, optimizer)
+
+
+def test_broken_bytes_without_checksums_are_a_damaged_checkpoint(saved) -> None:
+    """As older versions wrote them; a run begins with those that pass."""
+    run, module, ema, optimizer = saved
+    folder = find_checkpoint(run)
+    (folder / CHECKSUMS).unlink()
+    (folder / "model.safetensors").write_bytes(b"x" * 100)
+    message = r"^damaged checkpoint: .*model\.safetensors: "
+    with pytest.raises(RepaError, match=message):
+        restore(folder, module, ema, optimizer)
+    with pytest.raises(RepaError, match=message):
+        check_checkpoint(folder)
+
+
+def test_a_state_that_cannot_be_read_is_a_damaged_checkpoint(saved) -> None:
+    folder = find_checkpoint(saved[0])
+    (folder / "state.json").unlink()
+    with pytest.raises(RepaError, match=r"^damaged checkpoint .*0000007: .*No such file"):
+        read_state(folder)
+
+
+def test_a_state_that_names_a_far_larger_model_is_refused_before_it_is_built(saved) -> None:
+    file = find_checkpoint(saved[0]) / "state.json"
+    content = json.loads(file.read_text())
+    content["model_arguments"]["num_classes"] = 10**12
+    file.write_text(json.dumps(content))
+    message = r"damaged checkpoint .*: its weights hold \d+ numbers, the model that its state names"
+    with pytest.raises(RepaError, match=message):
+        load_model(file.parent)
+
+
+def test_a_full_disk_is_said_with_what_helps(saved, options) -> None:
+    run, module, ema, optimizer = saved
+    asked = options()
+    checkpoints = Checkpoints(
+        run, asked, state(9), setup.start(asked), module, EMA(ema, 0.9), optimizer
+    )
+    message = (
+        r"^the checkpoint \S+0000009 cannot be written: [^\n]+\. Those before it are whole: make "
+        r"room \(--keep-last removes old ones\), and the same command goes on from the newest$"
+    )
+    with full_disk(), pytest.raises(RepaError, match=message):
+        checkpoints.save(9, Progress(written=8))
+    assert [folder.name for folder in (run / "checkpoints").iterdir()] == ["0000007"]
+    check_checkpoint(find_checkpoint(run))

@@ -157,3 +157,44 @@ def test_a_damaged_line_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RepaError, match=r"metrics\.jsonl"):
         keep_until(file, 1)
     assert keep_until(tmp_path / "none.jsonl", 1) == []
+
+
+def test_a_step_weighs_the_same_in_other_processes(
+    accelerator: Accelerator, tmp_path: Path
+) -> None:
+    """Two processes took two steps, with losses of 1 and 3 in one of them, 5 and 7 in the other."""
+    progress = Progress(sums={"loss": [4.0, 12.0]}, counts={"loss": [2, 2]}, written=0)
+    log = MetricsLog(tmp_path / "metrics.jsonl", accelerator, 2, 8, progress)
+    log.add({"loss": torch.tensor(10.0)})
+    assert log.write(3)["loss"] == (2 + 6 + 10) / 3
+
+
+def test_fractions_of_counts_outlast_another_start(
+    accelerator: Accelerator, tmp_path: Path
+) -> None:
+    """A value of one process was not finite, and another number of processes goes on twice."""
+    path = tmp_path / "metrics.jsonl"
+    progress = Progress(sums={"loss": [4.0, 6.0]}, counts={"loss": [2, 3]}, written=0)
+    own = MetricsLog(path, accelerator, 3, 8, progress).progress()
+    assert own.counts == {"loss": [2.5]}
+    log = MetricsLog(path, accelerator, 3, 8, Progress.model_validate_json(own.model_dump_json()))
+    assert log.write(3)["loss"] == 2
+
+
+def test_finite_numbers_whose_sum_is_not_are_left_out(
+    accelerator: Accelerator, tmp_path: Path
+) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl", accelerator, 0, 8)
+    for norm in (3e38, 2.0, 3e38, -3e38, 4.0):
+        log.add({"grad_norm": torch.tensor(norm)})
+    progress = Progress.model_validate_json(log.progress().model_dump_json())
+    assert progress.counts == {"grad_norm": [2]}
+    assert log.write(5)["grad_norm"] == 3
+
+
+@pytest.mark.parametrize("line", ["{}", '{"step": "2"}', '{"step": null}'])
+def test_a_line_without_a_step_is_an_error(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 1}}\n{line}\n')
+    with pytest.raises(RepaError, match=r"metrics\.jsonl is damaged: line 2 has no step"):
+        keep_until(path, 3)

@@ -1,5 +1,6 @@
 """Real training runs on real images, in this process and in others."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from repa.checkpoints import find_checkpoint
+from repa.checkpoints import find_checkpoint, list_checkpoints
 from repa.errors import RepaError
 from repa.files import read_json_lines
 from repa.training import setup, train
@@ -189,3 +190,40 @@ def test_compiled_training_has_the_same_losses(options) -> None:
     losses = [[line["loss"] for line in read_json_lines(r / "metrics.jsonl")] for r in runs]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert weights(runs[0], 2).keys() == weights(runs[1], 2).keys()
+
+
+def test_a_batch_that_does_not_divide_among_processes_is_refused(options, monkeypatch) -> None:
+    monkeypatch.setattr("accelerate.Accelerator.num_processes", 3)
+    with pytest.raises(RepaError, match=r"^--batch-size 8 does not divide among 3 processes$"):
+        setup.start(options())
+
+
+def test_what_accelerate_refuses_is_one_line(options, monkeypatch) -> None:
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no-such")
+    with pytest.raises(RepaError, match=r"^cannot start: [^\n]*is not a valid DynamoBackend$"):
+        setup.start(options())
+
+
+def test_an_autoencoder_that_evaluations_need_and_cannot_have(options, emoji, capsys) -> None:
+    """Previews can be done without."""
+    record = emoji.manifest.autoencoder.model_copy(update={"name": "/nowhere"})
+    dataset = copy.copy(emoji)
+    dataset.manifest = emoji.manifest.model_copy(update={"autoencoder": record})
+    asked = options(eval_every=2)
+    accelerator = setup.start(asked)
+    with pytest.raises(RepaError, match=r"^--eval-every 2: unknown autoencoder '/nowhere'"):
+        setup.open_autoencoder(asked, dataset, accelerator)
+    assert setup.open_autoencoder(options(), dataset, accelerator) is None
+    assert "warning: no previews: unknown autoencoder" in capsys.readouterr().err
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_anew(options) -> None:
+    run = train(options(max_train_steps=2))
+    for folder in list_checkpoints(run):
+        (folder / "model.safetensors").unlink()
+    message = (
+        r"^all checkpoints of \S+run are damaged \(damaged checkpoint: \S+model\.safetensors: No "
+        r"such file [^)]+\): choose another --exp-name, or delete them to begin anew$"
+    )
+    with pytest.raises(RepaError, match=message):
+        train(options())

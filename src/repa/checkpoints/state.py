@@ -20,7 +20,8 @@ class Progress(BaseModel):
     """What a run had gathered since the last line of its log, and how far it was.
 
     Attributes:
-        sums, counts: of each metric, in each process.
+        sums, counts: of each metric, in each process; a count may be a fraction after a
+            start with another number of them.
         written: step of the log's last line.
         seconds: of training, over all starts.
         unwritten_seconds: those since that line, without pauses.
@@ -32,7 +33,7 @@ class Progress(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     sums: dict[str, list[float]] = {}
-    counts: dict[str, list[int]] = {}
+    counts: dict[str, list[float]] = {}
     written: NonNegativeInt
     seconds: float = 0.0
     unwritten_seconds: float = 0.0
@@ -42,7 +43,10 @@ class Progress(BaseModel):
 
 
 class CheckpointState(BaseModel):
-    """What `state.json` says."""
+    """What `state.json` says.
+
+    `dataset` is the fingerprint of the images that it was trained on, "" if unknown.
+    """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -52,6 +56,7 @@ class CheckpointState(BaseModel):
     autoencoder: AutoencoderRecord
     resolution: int
     classes: list[str]
+    dataset: str = ""
     options: dict[str, Any]
     text: TextRecord | None = None
     scaler: dict[str, Any] | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +21,7 @@ from repa.devices import pick_precision
 from repa.diffusion import Objective
 from repa.encoders import check_encoder_names
 from repa.errors import RepaError
+from repa.files import append_json
 from repa.models import Backbone
 from repa.training.log import keep_until
 
@@ -41,7 +42,7 @@ class Analyses:
         accelerator: owns the trackers.
         run: folder of `probes.jsonl` and `alignments.jsonl`; lines of steps after `step` are
             dropped, a killed run left them.
-        step: the step that training starts from.
+        step: the last one that was measured.
 
     Raises:
         RepaError: if the images or encoders that the options name cannot be had.
@@ -95,7 +96,10 @@ class Analyses:
         return any(steps is not None and step % steps == 0 for steps in every)
 
     def measure(self, model: Backbone, step: int) -> None:
-        """Does what is due at this step: writes rows to the files and numbers to the trackers."""
+        """Does what is due at this step: writes rows to the files and numbers to the trackers.
+
+        Rows with numbers that are not finite, as of a model that has diverged, are left out.
+        """
         options = self.options
         probing = options.probe_every is not None and step % options.probe_every == 0
         aligning = options.align_every is not None and step % options.align_every == 0
@@ -136,8 +140,9 @@ class Analyses:
         ]
 
     def _write(self, path: Path, step: int, rows: Sequence[Row]) -> None:
-        with path.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        rows = [row for row in rows if _is_finite(row)]
+        for row in rows:
+            append_json(path, row)
         numbers = {
             f"{path.stem}/{metric}{'_' + row['encoder'] if 'encoder' in row else ''}"
             f"_t{row['time']:g}_block{row['depth']:02d}": row[metric]
@@ -163,3 +168,7 @@ class Analyses:
             for name, encoder in encoders.items()
         }
         return {name: Representation(s.to(device), NEIGHBORS) for name, s in states.items()}
+
+
+def _is_finite(row: Row) -> bool:
+    return all(math.isfinite(value) for value in row.values() if isinstance(value, float))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, PartialState
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from repa.checkpoints.folder import (
     Parts,
@@ -19,6 +21,7 @@ from repa.checkpoints.folder import (
 from repa.checkpoints.state import CheckpointState, Progress
 from repa.config import TrainOptions
 from repa.errors import RepaError, first_line
+from repa.files import sync
 from repa.processes import on_main
 from repa.training.ema import EMA
 from repa.training.module import TrainingModule
@@ -73,8 +76,9 @@ class Checkpoints:
     def _write(self, state: CheckpointState, parts: Parts) -> None:
         folder = self.run / "checkpoints" / f"{state.step:07d}"
         try:
+            for log in self.run.glob("*.jsonl"):
+                sync(log)  # what a checkpoint goes on from lasts as long as it does
             write_folder(folder, state, parts)
-            remove_old(self.run, self.options.keep_last, self.options.keep_every)
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or first_line(error)
             raise RepaError(
@@ -82,6 +86,11 @@ class Checkpoints:
                 "make room (--keep-last removes old ones), and the same command goes on from the "
                 "newest"
             ) from None
+        try:
+            remove_old(self.run, self.options.keep_last, self.options.keep_every)
+        except OSError as error:  # as of one that somebody reads from a network drive
+            place = error.filename or folder.parent
+            tqdm.write(f"warning: {place} cannot be removed: {error.strerror}", file=sys.stderr)
 
 
 def checkpoint_parts(

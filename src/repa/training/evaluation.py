@@ -48,7 +48,7 @@ class Evaluations:
         accelerator: this process and the others; owns the trackers.
         run: folder of `evaluations.jsonl`; lines of steps after `step` are dropped, a killed run
             left them.
-        step: the step that training starts from.
+        step: the last one that was measured.
 
     Raises:
         RepaError: if the network or the reference cannot be had, or there are too few images.

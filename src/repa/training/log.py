@@ -13,14 +13,17 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from repa.checkpoints.state import Progress
+from repa.errors import RepaError
 from repa.files import append_json, read_json_lines, to_json, write_atomically
+
+LARGEST = 1e30  # of values that are added up, in float32
 
 
 class MetricsLog:
     """Averages losses on the device and writes them down when asked.
 
-    Nothing waits for the device between two calls of `write`. Values that are not finite are left
-    out of the averages.
+    Nothing waits for the device between two calls of `write`. Values that are not finite, or so
+    large that their sum might not be, are left out of the averages.
 
     Args:
         path: the JSONL file; lines of steps after `step` are dropped, a killed run left them.
@@ -48,7 +51,7 @@ class MetricsLog:
         self._started = self._since = time.perf_counter()
         if accelerator.is_main_process:
             kept = keep_until(path, step)
-            self.previous_seconds = kept[-1]["seconds"] if kept else 0.0
+            self.previous_seconds = kept[-1].get("seconds", 0.0) if kept else 0.0
         if progress is not None:
             self._go_on(progress)
 
@@ -56,13 +59,13 @@ class MetricsLog:
         """Scalars of one batch; a step may have several, and not all of them have every scalar."""
         for name, value in values.items():
             value = value.detach().float()
-            finite = value.isfinite()
-            value = torch.where(finite, value, 0.0)
+            counted = value.abs() < LARGEST
+            value = torch.where(counted, value, 0.0)
             if name in self._sums:
                 self._sums[name] = self._sums[name] + value
-                self._counts[name] = self._counts[name] + finite
+                self._counts[name] = self._counts[name] + counted
             else:
-                self._sums[name], self._counts[name] = value, finite.float()
+                self._sums[name], self._counts[name] = value, counted.float()
 
     def write(self, step: int, skipped: int = 0) -> dict[str, float]:
         """Averages since the last call, and the rate in images/s; waits for the device.
@@ -90,19 +93,19 @@ class MetricsLog:
         sums, counts = self._everyones()
         return Progress(
             sums=dict(zip(self._sums, sums.T.tolist(), strict=True)),
-            counts=dict(zip(self._sums, counts.T.int().tolist(), strict=True)),
+            counts=dict(zip(self._sums, counts.T.tolist(), strict=True)),
             written=self._written,
             seconds=self._seconds(now),
             unwritten_seconds=now - self._since,
         )
 
     def _go_on(self, progress: Progress) -> None:
-        """With other processes than there were each has the same part of what was gathered."""
+        """With other processes than there were each has their mean: a step weighs as much as before."""
         processes, process = self.accelerator.num_processes, self.accelerator.process_index
         for gathered, own in ((progress.sums, self._sums), (progress.counts, self._counts)):
             for name, values in gathered.items():
                 same = len(values) == processes
-                value = values[process] if same else sum(values) / processes
+                value = values[process] if same else sum(values) / len(values)
                 own[name] = torch.tensor(value, device=self.accelerator.device).float()
         self._written = progress.written
         self._since -= progress.unwritten_seconds
@@ -137,10 +140,34 @@ def keep_until(path: Path, step: int) -> list[dict[str, Any]]:
     """Drops the lines of later steps, if there is such a file; returns the others.
 
     Raises:
-        RepaError: if a line other than an unfinished last one is damaged.
+        RepaError: if it cannot be written, or a line other than an unfinished last one is damaged.
     """
     if not path.exists():
         return []
-    kept = [line for line in read_json_lines(path) if line["step"] <= step]
-    write_atomically(path, b"".join(map(to_json, kept)))
+    lines = read_json_lines(path)
+    for number, line in enumerate(lines, 1):
+        if not isinstance(line.get("step"), int):
+            raise RepaError(f"{path} is damaged: line {number} has no step (remove the line)")
+    kept = [line for line in lines if line["step"] <= step]
+    with writing_to(path):
+        write_atomically(path, b"".join(map(to_json, kept)))
     return kept
+
+
+@contextmanager
+def writing_to(place: Path) -> Iterator[None]:
+    """Says in one line why files of a run cannot be written.
+
+    Args:
+        place: what is written, where the system does not name it.
+
+    Raises:
+        RepaError: if they cannot; its checkpoints are as they were.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RepaError(
+            f"{error.filename or place} cannot be written: {error.strerror or error}; the same "
+            "command goes on from the newest checkpoint"
+        ) from None

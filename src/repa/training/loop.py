@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -14,14 +13,14 @@ from repa.checkpoints.state import Progress
 from repa.config import TrainOptions
 from repa.data import ImageDataset, open_dataset
 from repa.data.visits import ProcessBatches, Visits, visit_loader
-from repa.errors import PreemptedError, RepaError
+from repa.errors import PreemptedError
 from repa.locks import only_job
 from repa.processes import on_main
 from repa.training.checkpoint import Checkpoints, restore
 from repa.training.compiling import compile_training
 from repa.training.ema import EMA
 from repa.training.interruption import Interruption
-from repa.training.log import MetricsLog
+from repa.training.log import MetricsLog, writing_to
 from repa.training.measurements import Measurements
 from repa.training.module import TrainingModule
 from repa.training.resume import find_start
@@ -102,7 +101,9 @@ def _train(
         restore(checkpoint, module, ema.model, optimizer)
         accelerator.print(f"resuming {run} at step {state.step}")
     step = state.step
-    measurements = Measurements(options, dataset, objective, texts, accelerator, run, step)
+    progress = state.progress or Progress(written=step)
+    measured = step - 1 if progress.unmeasured else step
+    measurements = Measurements(options, dataset, objective, texts, accelerator, run, measured)
     open_run(options, run, accelerator, state)
 
     compile_training(options, device, module, make_batch.encoders.values())
@@ -125,13 +126,11 @@ def _train(
     loader = visit_loader(
         visits, batches, pick_workers(options, device), pin_memory=device.type == "cuda"
     )
-    progress = state.progress or Progress(written=step)
-    with _writing_to(run):
-        log = MetricsLog(run / "metrics.jsonl", accelerator, step, images_a_step, state.progress)
-        skipped = SkippedSteps(
-            run / "skipped.jsonl", visits, make_batch, images_a_step, options.max_skipped_steps,
-            progress, step, accelerator,
-        )  # fmt: skip
+    log = MetricsLog(run / "metrics.jsonl", accelerator, step, images_a_step, state.progress)
+    skipped = SkippedSteps(
+        run / "skipped.jsonl", visits, make_batch, images_a_step, options.max_skipped_steps,
+        progress, step, accelerator,
+    )  # fmt: skip
     checkpoints = Checkpoints(run, options, state, accelerator, module, ema, take_step.optimizer)
     bar = tqdm(
         total=options.max_train_steps,
@@ -142,7 +141,7 @@ def _train(
     )
 
     if progress.unmeasured:
-        with _writing_to(run), log.paused():
+        with writing_to(run), log.paused():
             measurements.take(ema, step)
     for arrays in loader:
         losses = take_step(arrays)
@@ -154,7 +153,7 @@ def _train(
 
         is_last = step == options.max_train_steps
         ends = interruption.asked_to_end(is_last) and not is_last
-        with _writing_to(run):
+        with writing_to(run):
             skipped.watch(step, losses)
             if step % options.logging_steps == 0 or is_last:
                 skipped.look()
@@ -176,28 +175,13 @@ def _train(
 
     bar.close()
     accelerator.wait_for_everyone()
-    accelerator.end_training()
+    with writing_to(run):
+        accelerator.end_training()
     if step < options.max_train_steps:
         why = interruption.heard or "a signal to another process"
         raise PreemptedError(
             f"{run}: ended by {why} with a checkpoint of step {step}; the same command goes on"
         )
-
-
-@contextmanager
-def _writing_to(run: Path) -> Iterator[None]:
-    """Says in one line why files of a run cannot be written.
-
-    Raises:
-        RepaError: if they cannot; its checkpoints are as they were.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise RepaError(
-            f"{error.filename or run} cannot be written: {error.strerror or error}; the same "
-            "command goes on from the newest checkpoint"
-        ) from None
 
 
 def _summary(metrics: dict[str, float]) -> str:

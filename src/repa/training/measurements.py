@@ -27,7 +27,8 @@ class Measurements:
         texts: of a model that takes texts.
         accelerator: this process and the others.
         run: the run's folder.
-        step: the step that training starts from.
+        step: the last one that was measured; lines of later ones are dropped, a killed run left
+            them.
 
     Raises:
         RepaError: if something that the options ask for cannot be had.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list
@@ -17,6 +21,8 @@ from repa.errors import RepaError
 from repa.processes import on_main
 from repa.training.rotation import remove_unfinished
 from repa.training.texts import Texts
+
+T = TypeVar("T")
 
 # Options that a run keeps, besides its model and data.
 KEPT = (
@@ -31,6 +37,7 @@ KEPT = (
     "path_type",
     "prediction",
     "batch_size",
+    "gradient_accumulation_steps",
 )
 FLAGS = {  # that decide on arguments of the model
     "num_classes": "--num-classes",
@@ -52,17 +59,18 @@ def find_start(
 
     That is the checkpoint of `--resume-step`, else the newest that is what was written: damaged
     ones after it are renamed, with a warning. The release's of `--resume-step` is translated first,
-    and later ones are set aside.
+    and later ones are set aside, unless a run with the very same options wrote them: it went back
+    before, and goes on.
 
     Raises:
         RepaError: if there is none of that step, or these options may not continue it.
     """
+    newest = _on_main(accelerator, lambda: _newest(options, run, wanted))
+    if newest is not None:
+        return newest, _check_resumable(options, newest, wanted, accelerator)
     if not options.resume_step:
-        checkpoint = _newest_whole(run, accelerator)
-        if checkpoint is None:
-            _check_no_released(run)
-            return None, wanted
-        return checkpoint, _check_resumable(options, checkpoint, wanted)
+        _check_no_released(run)
+        return None, wanted
     folder = run / "checkpoints" / f"{options.resume_step:07d}"
     was_there = folder.exists()
     manifest = dataset.manifest
@@ -73,52 +81,78 @@ def find_start(
         )  # fmt: skip
     on_main(PartialState(), lambda: check_checkpoint(checkpoint))
     try:
-        state = _check_resumable(options, checkpoint, wanted)
+        state = _check_resumable(options, checkpoint, wanted, accelerator)
     except RepaError:
         accelerator.wait_for_everyone()
         if not was_there and accelerator.is_main_process:
             shutil.rmtree(folder)  # or a later run would find it as its newest
         raise
-    if accelerator.is_main_process:
-        _set_aside_later(run, options.resume_step)
-    accelerator.wait_for_everyone()
+    on_main(PartialState(), lambda: _set_aside_later(run, checkpoint))
     return checkpoint, state
 
 
-def _newest_whole(run: Path, accelerator: Accelerator) -> Path | None:
-    """The newest checkpoint whose files are what was written; those after it get another name.
+def _on_main(accelerator: Accelerator, find: Callable[[], T]) -> T:
+    """What one process finds, on all of them."""
+    found: list[Any] = [None]
 
-    One process reads them, and tells the others.
+    def keep() -> None:
+        found[0] = find()
 
-    Raises:
-        RepaError: if there are some and all are damaged.
-    """
-    found: list[Path | None] = [None]
-
-    def find() -> None:
-        remove_unfinished(run)
-        damaged = []
-        for folder in reversed(list_checkpoints(run)):
-            try:
-                check_checkpoint(folder)
-            except RepaError as error:
-                damaged.append((folder, error))
-            else:
-                found[0] = folder
-                break
-        if damaged and found[0] is None:
-            raise RepaError(
-                f"all checkpoints of {run} are damaged ({damaged[0][1]}): choose another "
-                "--exp-name, or delete them to begin anew"
-            )
-        for folder, problem in damaged:
-            print(f"warning: {problem}: going on from {found[0]}", file=sys.stderr)
-            _rename(folder, ".damaged")
-
-    on_main(PartialState(), find)
+    on_main(PartialState(), keep)
     if accelerator.num_processes > 1:
         broadcast_object_list(found)
     return found[0]
+
+
+def _newest(options: TrainOptions, run: Path, wanted: CheckpointState) -> Path | None:
+    """The newest whole checkpoint; None if there is none or `--resume-step` wants another."""
+    remove_unfinished(run)
+    step = options.resume_step
+    if step and not _has_gone_back(run, step, wanted):
+        return None
+    newest = _newest_whole(run)
+    if step:
+        print(f"--resume-step {step}: this command went back before, and goes on from {newest}")
+    return newest
+
+
+def _has_gone_back(run: Path, step: int, wanted: CheckpointState) -> bool:
+    """Whether the newest checkpoint after a step is of these same options, `--resume-step` too.
+
+    To go back would then be to compute the same once more.
+    """
+    for folder in reversed(list_checkpoints(run)):
+        if int(folder.name) > step:
+            with suppress(RepaError):  # damaged: the one before it says as much
+                return read_state(folder).options == wanted.options
+    return False
+
+
+def _newest_whole(run: Path) -> Path | None:
+    """The newest checkpoint whose files are what was written; those after it get another name.
+
+    Raises:
+        RepaError: if there are some and all are damaged, or one cannot be renamed.
+    """
+    found = None
+    damaged = []
+    for folder in reversed(list_checkpoints(run)):
+        try:
+            check_checkpoint(folder)
+        except RepaError as error:
+            damaged.append((folder, error))
+        else:
+            found = folder
+            break
+    if damaged and found is None:
+        raise RepaError(
+            f"all checkpoints of {run} are damaged ({damaged[0][1]}): choose another "
+            "--exp-name, or delete them to begin anew"
+        )
+    for folder, problem in damaged:
+        print(f"warning: {problem}: going on from {found}", file=sys.stderr)
+        _rename(folder, ".damaged")
+    return found
 
 
 def _check_no_released(run: Path) -> None:
@@ -130,24 +164,38 @@ def _check_no_released(run: Path) -> None:
         )
 
 
-def _set_aside_later(run: Path, step: int) -> None:
-    """Checkpoints after a step are of another course of the run: none of them is its newest."""
+def _set_aside_later(run: Path, checkpoint: Path) -> None:
+    """Checkpoints after one are of another course of the run: none of them is its newest."""
     for later in list_checkpoints(run):
-        if int(later.name) > step:
+        if int(later.name) > int(checkpoint.name):
             _rename(later, ".aside")
 
 
 def _rename(checkpoint: Path, ending: str) -> None:
-    """Takes a checkpoint out of the run's, without losing it."""
+    """Takes a checkpoint out of the run's, without losing it or one that was taken out before.
+
+    Raises:
+        RepaError: if its folder may not be written to.
+    """
     place = checkpoint.with_name(checkpoint.name + ending)
-    shutil.rmtree(place, ignore_errors=True)
-    checkpoint.rename(place)
+    for number in itertools.count(2):
+        if not place.exists():
+            break
+        place = checkpoint.with_name(f"{checkpoint.name}{ending}{number}")
+    try:
+        checkpoint.rename(place)
+    except OSError as error:
+        raise RepaError(
+            f"{checkpoint} cannot be renamed {place.name}: {error.strerror} (training writes there)"
+        ) from None
 
 
 def _check_resumable(
-    options: TrainOptions, checkpoint: Path, wanted: CheckpointState
+    options: TrainOptions, checkpoint: Path, wanted: CheckpointState, accelerator: Accelerator
 ) -> CheckpointState:
     """The wanted state with the checkpoint's step, loss scale and progress.
+
+    Warns if it was trained on other images: a dataset may have grown.
 
     Raises:
         RepaError: if it is of another run, or already past the last step.
@@ -185,10 +233,16 @@ def _check_resumable(
             f"{checkpoint} is past --max-train-steps {options.max_train_steps}: choose another "
             "name or folder for this run"
         )
+    if _are_others(found.dataset, wanted.dataset) and accelerator.is_main_process:
+        print(
+            f"warning: {checkpoint} was trained on other images than {options.data_dir} has now: "
+            "going on with these",
+            file=sys.stderr,
+        )
     kept = {"step": found.step, "scaler": found.scaler, "progress": found.progress}
     return wanted.model_copy(update=kept)
 
 
 def _are_others(one: str, other: str) -> bool:
-    """Whether two fingerprints are of different weights; "" is of unknown ones."""
+    """Whether two fingerprints are of different things; "" is of unknown ones."""
     return bool(one and other) and one != other

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import shlex
 import sys
@@ -23,6 +25,7 @@ from repa.autoencoders import Autoencoder, create_autoencoder
 from repa.checkpoints import CheckpointState
 from repa.config import TrainOptions
 from repa.data import ImageDataset
+from repa.data.format import Manifest
 from repa.devices import pick_device, pick_precision
 from repa.diffusion import Objective, create_objective
 from repa.encoders import check_encoder_names, create_encoders
@@ -213,6 +216,7 @@ def new_state(options: TrainOptions, dataset: ImageDataset, texts: Texts | None)
         autoencoder=dataset.manifest.autoencoder,
         resolution=dataset.manifest.resolution,
         classes=dataset.manifest.classes,
+        dataset=_fingerprint(dataset.manifest),
         options=options.model_dump(mode="json"),
         text=None if texts is None else texts.record,
         scaler=None,
@@ -223,6 +227,17 @@ def new_state(options: TrainOptions, dataset: ImageDataset, texts: Texts | None)
             "python": platform.python_version(),
         },
     )
+
+
+def _fingerprint(manifest: Manifest) -> str:
+    """Of what training reads of a dataset, less features: they are computed where they are missing.
+
+    The same images prepared once more, or lying elsewhere, have the same one.
+    """
+    files = ("images.npy", "labels.npy", "latents.npy")
+    shards = [[shard.images, *map(shard.sha256.get, files)] for shard in manifest.shards]
+    of = json.dumps(shards) if shards else manifest.source.fingerprint
+    return hashlib.sha256(of.encode()).hexdigest()
 
 
 def open_run(
@@ -244,7 +259,9 @@ def open_run(
         if options.report_to != "none":
             values = options.model_dump(mode="json").items()
             config = {k: str(v) if isinstance(v, list) else v for k, v in values if v is not None}
-            accelerator.init_trackers("repa", config, {"wandb": {"name": options.exp_name}})
+            lines = {"purge_step": state.step + 1} if state.step else {}  # a killed run's go
+            trackers = {"wandb": {"name": options.exp_name}, "tensorboard": lines}
+            accelerator.init_trackers("repa", config, trackers)
     except OSError as error:
         raise RepaError(
             f"--output-dir {options.output_dir}: {error.filename or run} cannot be written: "

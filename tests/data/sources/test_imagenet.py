@@ -197,3 +197,12 @@ def test_splits_that_are_not_there_are_one_clear_line(tree: Path, archive: Path)
         open_source(str(tree))
     with pytest.raises(RepaError, match="no image in ImageNet-train"):
         open_source(str(tree / "ILSVRC/Annotations/CLS-LOC"))
+
+
+@pytest.mark.parametrize("table", ["LOC_val_solution.csv", "LOC_synset_mapping.txt"])
+def test_a_table_with_changed_bytes_in_a_zip_is_one_clear_line(archive: Path, table: str) -> None:
+    data = archive.read_bytes()
+    start = data.rindex(TREE[table])  # the first may be of train
+    archive.write_bytes(data[:start] + b"?" + data[start + 1 :])
+    with pytest.raises(RepaError, match=rf"^cannot read {table}: Bad CRC-32[^\n]*$"):
+        open_source(str(archive), split="val")
