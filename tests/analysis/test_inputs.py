@@ -66,9 +66,7 @@ def test_fewer_images_than_processes_are_refused(emoji_dir: Path) -> None:
         images.share(processes)
 
 
-def test_weights_that_cannot_be_had_lead_to_other_encoders(
-    emoji_dir: Path, tmp_path: Path
-) -> None:
+def test_weights_that_cannot_be_had_lead_to_other_encoders(emoji_dir: Path, tmp_path: Path) -> None:
     processes, datasets = PartialState(cpu=True), [PreparedDataset(emoji_dir)]
     message = r"^no weights for jepa-vit-h.* \(--enc-type chooses others, or none\)$"
     with pytest.raises(RepaError, match=message):

@@ -2,15 +2,14 @@
 
 import os
 import random
-import resource
 import shutil
 import signal
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from evaluation.disk import full_disk
 from reliability.small_runs import STEPS, command, contents
 from reliability.victims import End, Victim, run_victims
 from repa.checkpoints import list_checkpoints, read_state
@@ -101,17 +100,6 @@ def test_the_last_and_every_nth_checkpoint_stay(
         check_checkpoint(path)
 
 
-@contextmanager
-def disk_full_at(size: int):
-    """No file grows beyond so many bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
 @pytest.mark.parametrize(
     ("size", "message"),
     [
@@ -127,7 +115,7 @@ def test_a_full_disk_ends_the_run_and_leaves_its_checkpoints(
     run = tmp_path / "run"
     assert main(command(emoji_dir, run, steps=6)) == 0
     before = {path: read_state(path).step for path in list_checkpoints(run)}
-    with disk_full_at(size):
+    with full_disk(size):
         assert main(command(emoji_dir, run)) == 2
     told = capsys.readouterr().err
     assert message in told.replace("\n", " "), told
