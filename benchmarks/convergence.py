@@ -112,8 +112,9 @@ def main() -> None:
     for run in runs[: len(arms)]:
         find_nearest(options, layout, run)
     analyze(options, layout, runs)
+    # Another arm may have joined the runs of the report that is there.
     repa("report", *runs, "--analysis", layout.out / "analysis", "--output-dir",
-         layout.out / "report", "--title", "Alignment on CIFAR-10")  # fmt: skip
+         layout.out / "report", "--title", "Alignment on CIFAR-10", "--overwrite")  # fmt: skip
     write_results(layout.out, runs)
 
 

@@ -5,10 +5,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may wait for a network
 from pathlib import Path
 
 import pytest
-import raised
 import torch
 from diffusers import AutoencoderKL
 
+import raised
 from repa.autoencoders import Pixels
 from repa.data import PreparedDataset
 from repa.data.prepare import prepare

@@ -1,8 +1,8 @@
 """Messages for users; and that each of them is one that a test has seen."""
 
 import pytest
-import raised
 
+import raised
 from repa.errors import LONGEST, RepaError, first_line
 
 

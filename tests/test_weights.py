@@ -96,6 +96,19 @@ def test_nothing_is_warned_of_before_the_error(tmp_path: Path, recwarn) -> None:
     assert not recwarn.list
 
 
+def test_a_few_bytes_that_stand_for_terabytes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"w": torch.zeros(1).expand(10**12)}, path)
+    message = r"w.pth is damaged: a tensor of \(1000000000000,\) does not fit into its \d+ bytes$"
+    with pytest.raises(RepaError, match=message):
+        read_weights(path)
+    endless: list = []
+    endless.append(endless)
+    torch.save({"w": endless}, path)
+    with pytest.raises(RepaError, match=r"w.pth is damaged: its lists hold each other, or are far"):
+        read_weights(path)
+
+
 def damaged(path: Path, tensor: torch.Tensor) -> Path:
     """Its bytes zeroed in the file."""
     whole, data = path.read_bytes(), tensor.numpy().tobytes()

@@ -76,6 +76,16 @@ def test_a_header_that_does_not_fit_the_data_is_refused(tmp_path: Path, change: 
         NpzImages(tmp_path / "x.npz")
 
 
+def test_a_header_of_enormous_images_is_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    header = {"descr": "|u1", "fortran_order": False, "shape": (1, 20_000, 10_000, 3)}
+    np.lib.format.write_array_header_1_0(buffer, header)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as file:
+        file.writestr("arr_0.npy", buffer.getvalue())
+    with pytest.raises(RepaError, match=r"x\.npz: arr_0 has images of 10000x20000 pixels; exp"):
+        NpzImages(tmp_path / "x.npz")
+
+
 def test_fortran_order_is_refused_with_what_to_do(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", np.asfortranarray(np.zeros((3, 8, 8, 3), np.uint8)))
     with pytest.raises(RepaError, match="x.npz: arr_0 is in Fortran order; save numpy.ascontig"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from repa.errors import RepaError
 from repa.report import figures
 from repa.report.comparison import Comparison
 from repa.report.page import write_report
@@ -203,3 +204,10 @@ def test_a_result_says_how_its_samples_were_drawn(
     result = {"network": "inception", "samples": {"count": 5, "drawn": drawn}, "fid": 3.0}
     run = replace(runs[0], results={"a.json": result})
     assert text in write_report(Comparison([run], Analysis()), tmp_path / "r").read_text()
+
+
+def test_a_page_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    comparison = Comparison(read_runs([write_run(tmp_path / "run")]), Analysis())
+    (tmp_path / "r" / "report.html").mkdir(parents=True)
+    with pytest.raises(RepaError, match=r"^cannot write \S+report\.html: Is a directory$"):
+        write_report(comparison, tmp_path / "r")

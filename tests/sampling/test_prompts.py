@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 
@@ -18,9 +17,7 @@ from repa.data import open_dataset
 from repa.errors import RepaError
 from repa.files import read_json_lines
 from repa.models import MMDiT, create_model
-from repa.sampling.archive import SampleArchive
 from repa.sampling.prompts import Prompts, choose_prompts
-from repa.sampling.wanted import Wanted
 from sampling.texts import CAPTIONS, prepare_captioned, save_drawer, write_captioned
 from text.models import save_clip
 
@@ -292,12 +289,3 @@ def test_texts_that_are_none_of_three_kinds_or_several_are_refused(drawer, tmp_p
 def test_classes_are_no_texts(drawer) -> None:
     with pytest.raises(RepaError, match=r"^--classes: \S+ draws texts$"):
         choose(drawer, prompt=("a",), classes="1")
-
-
-def test_prompts_that_cannot_be_written_beside_the_samples_are_said(tmp_path: Path) -> None:
-    archive = SampleArchive(tmp_path / "a", {}, 1, png=False)
-    archive.prompts.mkdir()
-    texts = Prompts(1, ["cat"], lambda _: torch.zeros(1), lambda: torch.zeros(1), "", lambda: None)
-    wanted = Wanted(np.zeros(1, np.int64), lambda y: y, texts)
-    with pytest.raises(RepaError, match=r"^cannot write .*a\.prompts\.jsonl: "):
-        wanted.write_prompts(archive)

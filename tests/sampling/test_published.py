@@ -142,3 +142,9 @@ def test_latents_are_decoded_by_the_published_vae_unless_told(run, monkeypatch, 
         )
         assert generate(f"--ckpt {run} --sample-dir {tmp_path} {line}") == 130
         assert asked.pop() == expected
+
+
+def test_a_model_of_texts_is_led_to_repa_sample(drawer: Path, tmp_path: Path, capsys) -> None:
+    assert generate(f"--ckpt={drawer} --sample-dir={tmp_path} --device=cpu") == 2
+    message = f"{drawer} is a MMDiT-Ti/8, which draws texts: `repa sample --prompt`"
+    assert message in capsys.readouterr().err

@@ -260,3 +260,19 @@ def test_loading_is_quiet(
     create_text_encoder(f"clip:{clip}")
     assert capfd.readouterr() == ("", "")
     assert not log.records
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is damaged: expected the files of weights by name"),
+        ("[]", "is damaged: expected the files of weights by name"),
+        ('{"weight_map": {"a": 3}}', "is damaged: expected the files of weights by name"),
+        ('{"weight_map": {"a": "../b.safetensors"}}', "names '../b.safetensors', which is no .saf"),
+        ('{"weight_map": {"a": "b.bin"}}', "names 'b.bin', which is no .safetensors file"),
+    ],
+)
+def test_an_index_names_files_beside_it(copy: Path, content: str, message: str) -> None:
+    (copy / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(RepaError, match=rf"copy/model\.safetensors\.index\.json {message}"):
+        create_text_encoder("clip-vit-l", copy)

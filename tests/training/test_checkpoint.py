@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from repa.data.format import AutoencoderRecord
 from repa.diffusion import FlowMatching
 from repa.errors import RepaError
 from repa.models import create_model
-from repa.training import setup
+from repa.training import checkpoint, setup, train
 from repa.training.checkpoint import Checkpoints, checkpoint_parts, restore
 from repa.training.ema import EMA
 from repa.training.module import TrainingModule
@@ -250,3 +251,35 @@ def test_a_full_disk_is_said_with_what_helps(saved, options) -> None:
         checkpoints.save(9, Progress(written=8))
     assert [folder.name for folder in (run / "checkpoints").iterdir()] == ["0000007"]
     check_checkpoint(find_checkpoint(run))
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_does_not_end_the_run(
+    options, monkeypatch, capsys
+) -> None:
+    """As on a network drive, where somebody reads it."""
+
+    def busy(path: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise OSError(39, "Directory not empty", str(path))
+
+    monkeypatch.setattr("repa.training.rotation.shutil.rmtree", busy)
+    run = train(options(enc_type="none", keep_last=1))
+    assert [folder.name for folder in list_checkpoints(run)] == ["0000004"]
+    warning = r"warning: \S+0000002\.partial cannot be removed: Directory not empty"
+    assert re.search(warning, capsys.readouterr().err)
+
+
+def test_the_log_is_on_the_disk_before_a_checkpoint_that_goes_on_from_it(
+    options, monkeypatch
+) -> None:
+    events: list[str] = []
+    write = checkpoint.write_folder
+
+    def written(folder: Path, *arguments: object) -> None:
+        events.append(folder.name)
+        write(folder, *arguments)
+
+    monkeypatch.setattr(checkpoint, "sync", lambda path: events.append(path.name))
+    monkeypatch.setattr(checkpoint, "write_folder", written)
+    train(options(enc_type="none", max_train_steps=2))
+    assert events.index("metrics.jsonl") < events.index("0000002")

@@ -227,3 +227,13 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_anew(options) -> N
     )
     with pytest.raises(RepaError, match=message):
         train(options())
+
+
+def test_an_error_begins_on_a_line_of_its_own(options, monkeypatch, capfd) -> None:
+    def broken(*_: object) -> None:
+        raise RepaError("broken")
+
+    monkeypatch.setattr("repa.training.loop.Checkpoints.save", broken)
+    with pytest.raises(RepaError, match="^broken$"):
+        train(options(enc_type="none", max_train_steps=1))
+    assert capfd.readouterr().err.endswith("\n")  # of the progress bar

@@ -17,15 +17,13 @@ from repa.training.step import TrainingStep
 
 @pytest.fixture
 def measured(options):
-    """Options of a run whose first step is measured in every way."""
+    """Options of a run whose steps are all compared with an encoder."""
     values = {
         "enc_type": "none",
         "max_train_steps": 2,
-        "sampling_steps": 1,
         "align_every": 1,
         "align_enc_type": "efficientnet-lite0",
-        "probe_every": 1,
-        "analysis_images": 32,
+        "analysis_images": 16,
     }
     return lambda **changes: options(**(values | changes))
 
@@ -59,13 +57,12 @@ def test_what_a_next_start_measures_is_written_once(measured, monkeypatch) -> No
         patch.setattr(Checkpoints, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             train(measured())
-    assert steps(run / "probes.jsonl") == [1, 2]
+    assert steps(run / "alignments.jsonl") == [1, 2]
     train(measured())
-    for name in ("probes", "alignments"):
-        lines = read_json_lines(run / f"{name}.jsonl")
-        assert steps(run / f"{name}.jsonl") == [1, 2]
-        places = [(line["step"], line["depth"], line.get("encoder")) for line in lines]
-        assert len(places) == len(set(places)), name
+    lines = read_json_lines(run / "alignments.jsonl")
+    assert [(line["step"], line["depth"]) for line in lines] == [
+        (step, depth) for step in (1, 2) for depth in range(1, 7)
+    ]
 
 
 def test_what_is_not_finite_is_left_out_of_the_file(measured, monkeypatch) -> None:
@@ -77,7 +74,7 @@ def test_what_is_not_finite_is_left_out_of_the_file(measured, monkeypatch) -> No
         return found[-1] | ({"cknna": float("nan")} if len(found) == 2 else {})
 
     monkeypatch.setattr(analysis, "compare", broken)
-    run = train(measured(max_train_steps=1, probe_every=None))
+    run = train(measured(max_train_steps=1))
     assert len(found) > 2
     assert len(read_json_lines(run / "alignments.jsonl")) == len(found) - 1
     assert "NaN" not in (run / "alignments.jsonl").read_text()
@@ -86,18 +83,18 @@ def test_what_is_not_finite_is_left_out_of_the_file(measured, monkeypatch) -> No
 def test_a_log_that_cannot_be_written_is_a_clear_error(measured, monkeypatch) -> None:
     run = measured().output_dir / "run"
     run.mkdir()
-    append_json(run / "probes.jsonl", {"step": 9})
+    append_json(run / "alignments.jsonl", {"step": 9})
     write = Path.open
 
     def full(self: Path, mode: str = "r", *arguments, **named):
-        if self.name == "probes.jsonl.partial":
+        if self.name == "alignments.jsonl.partial":
             raise OSError(28, "No space left on device", str(self))
         return write(self, mode, *arguments, **named)
 
     monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(RepaError, match=r"probes\.jsonl\.partial cannot be written: No space"):
+    with pytest.raises(RepaError, match=r"alignments\.jsonl\.partial cannot be written: No space"):
         train(measured())
-    assert read_json_lines(run / "probes.jsonl") == [{"step": 9}]
+    assert read_json_lines(run / "alignments.jsonl") == [{"step": 9}]
 
 
 @pytest.mark.parametrize(

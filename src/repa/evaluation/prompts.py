@@ -67,10 +67,7 @@ def read_prompts(path: Path, count: int) -> list[Prompt]:
         RepaError: if a line is no such object, an index is not one of the samples or is there
             twice, there are too few lines, or all prompts are empty.
     """
-    try:
-        lines = read_json_lines(path)
-    except RecursionError:
-        raise RepaError(f"{path} is damaged: a line is not of the form {FORM}") from None
+    lines = read_json_lines(path)
     advice = f"give those of all {count} samples, or leave the CLIP score out with --clip none"
     found: dict[int, Prompt] = {}
     for number, line in enumerate(lines, 1):

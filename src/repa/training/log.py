@@ -100,7 +100,7 @@ class MetricsLog:
         )
 
     def _go_on(self, progress: Progress) -> None:
-        """With other processes than there were each has their mean: a step weighs as much as before."""
+        """With other processes than there were, each has their mean: steps weigh the same."""
         processes, process = self.accelerator.num_processes, self.accelerator.process_index
         for gathered, own in ((progress.sums, self._sums), (progress.counts, self._counts)):
             for name, values in gathered.items():

@@ -132,48 +132,46 @@ def _train(
         progress, step, accelerator,
     )  # fmt: skip
     checkpoints = Checkpoints(run, options, state, accelerator, module, ema, take_step.optimizer)
-    bar = tqdm(
+    with tqdm(
         total=options.max_train_steps,
         initial=step,
         desc=options.exp_name,
         unit="step",
         disable=not accelerator.is_main_process,
-    )
+    ) as bar:  # closed before an error is told
+        if progress.unmeasured:
+            with writing_to(run), log.paused():
+                measurements.take(ema, step)
+        for arrays in loader:
+            losses = take_step(arrays)
+            log.add(losses)
+            if not accelerator.sync_gradients:
+                continue
+            step += 1
+            bar.update()
 
-    if progress.unmeasured:
-        with writing_to(run), log.paused():
-            measurements.take(ema, step)
-    for arrays in loader:
-        losses = take_step(arrays)
-        log.add(losses)
-        if not accelerator.sync_gradients:
-            continue
-        step += 1
-        bar.update()
-
-        is_last = step == options.max_train_steps
-        ends = interruption.asked_to_end(is_last) and not is_last
-        with writing_to(run):
-            skipped.watch(step, losses)
-            if step % options.logging_steps == 0 or is_last:
-                skipped.look()
-                bar.set_postfix_str(_summary(log.write(step, skipped.total)))
-            if measurements.due(step) and not ends:
+            is_last = step == options.max_train_steps
+            ends = interruption.asked_to_end(is_last) and not is_last
+            with writing_to(run):
+                skipped.watch(step, losses)
+                if step % options.logging_steps == 0 or is_last:
+                    skipped.look()
+                    bar.set_postfix_str(_summary(log.write(step, skipped.total)))
+                if measurements.due(step) and not ends:
+                    with log.paused():
+                        measurements.take(ema, step)
+            if step % options.checkpointing_steps == 0 or is_last or ends:
                 with log.paused():
-                    measurements.take(ema, step)
-        if step % options.checkpointing_steps == 0 or is_last or ends:
-            with log.paused():
-                skipped.look()
-                so_far = {
-                    "skipped": skipped.total,
-                    "skipped_in_row": skipped.in_row,
-                    "unmeasured": ends and measurements.due(step),
-                }
-                checkpoints.save(step, log.progress().model_copy(update=so_far))
-        if ends:
-            break
+                    skipped.look()
+                    so_far = {
+                        "skipped": skipped.total,
+                        "skipped_in_row": skipped.in_row,
+                        "unmeasured": ends and measurements.due(step),
+                    }
+                    checkpoints.save(step, log.progress().model_copy(update=so_far))
+            if ends:
+                break
 
-    bar.close()
     accelerator.wait_for_everyone()
     with writing_to(run):
         accelerator.end_training()

@@ -17,7 +17,7 @@ from repa.errors import RepaError
 from repa.files import append_json
 from repa.sampling.transfer import Fetched
 from repa.training.batch_statistics import describe
-from repa.training.log import keep_until
+from repa.training.log import keep_until, writing_to
 from repa.training.module import Batch
 
 CHUNK = 32  # images read again at a time
@@ -71,7 +71,7 @@ class SkippedSteps:
             losses: scalars of its last batch, and `grad_norm`.
 
         Raises:
-            RepaError: if too many steps in a row were skipped.
+            RepaError: if too many steps in a row were skipped, or the file cannot be written.
         """
         self.look()
         self._names = sorted(losses)
@@ -114,7 +114,8 @@ class SkippedSteps:
             "images_not_finite": [indices[place] for place in broken],
             "images": indices,
         }
-        append_json(self.path, record)
+        with writing_to(self.path):
+            append_json(self.path, record)
 
     @torch.no_grad()
     def _batches(self, visits: range) -> Iterator[Batch]:

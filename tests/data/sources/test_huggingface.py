@@ -354,15 +354,3 @@ def test_a_stream_that_does_not_tell_its_columns_is_one_clear_line(tmp_path: Pat
     message = r"^\S+ does not tell its columns; leave out --streaming$"
     with pytest.raises(RepaError, match=message):
         open_source(f"hf:{tmp_path}", streaming=True)
-
-
-@pytest.mark.parametrize(
-    "state", ["{", "{}", "[" * 100_000, '{"_data_files": [{"filename": "../../x.arrow"}]}']
-)
-def test_a_saved_folder_with_a_broken_state_is_one_clear_line(
-    tmp_path: Path, hf: Any, table: Any, state: str
-) -> None:
-    table.save_to_disk(tmp_path / "saved")
-    (tmp_path / "saved" / "state.json").write_text(state)
-    with pytest.raises(RepaError, match=r"^cannot read [^\n]*saved: damaged dataset: [^\n]+$"):
-        open_source(str(tmp_path / "saved"))
