@@ -219,6 +219,11 @@ class TrainOptions(
     """Train a diffusion transformer on a prepared dataset, with or without alignment."""
 
     @property
+    def images_a_step(self) -> int:
+        """Over all processes and accumulated batches."""
+        return self.batch_size * self.gradient_accumulation_steps
+
+    @property
     def text_encoder(self) -> str | None:
         """The text encoder of a model that takes texts, else None."""
         return self.text_enc_type if self.model.startswith("MMDiT-") else None

@@ -12,7 +12,6 @@ from tqdm import tqdm
 from repa.checkpoints.state import Progress
 from repa.config import TrainOptions
 from repa.data import ImageDataset, open_dataset
-from repa.data.visits import ProcessBatches, Visits, visit_loader
 from repa.errors import PreemptedError
 from repa.locks import only_job
 from repa.processes import on_main
@@ -23,6 +22,7 @@ from repa.training.interruption import Interruption
 from repa.training.log import MetricsLog, writing_to
 from repa.training.measurements import Measurements
 from repa.training.module import TrainingModule
+from repa.training.reading import open_loader
 from repa.training.resume import find_start
 from repa.training.setup import (
     build_batch_maker,
@@ -33,7 +33,6 @@ from repa.training.setup import (
     limit_to_epochs,
     new_state,
     open_run,
-    pick_workers,
     start,
 )
 from repa.training.sharding import shard_training, shards
@@ -111,24 +110,12 @@ def _train(
     if accelerator.scaler is not None and state.scaler:
         accelerator.scaler.load_state_dict(state.scaler)
 
-    accumulated = options.gradient_accumulation_steps
-    images_a_step = options.batch_size * accumulated
-    batches = ProcessBatches(
-        options.batch_size,
-        first_visit=step * images_a_step,
-        num_batches=(options.max_train_steps - step) * accumulated,
-        process=accelerator.process_index,
-        processes=accelerator.num_processes,
+    visits, loader = open_loader(options, dataset, make_batch, texts, accelerator, step)
+    log = MetricsLog(
+        run / "metrics.jsonl", accelerator, step, options.images_a_step, state.progress
     )
-    stored = texts.name if texts is not None and texts.encoder is None else None
-    in_words = texts is not None and texts.encoder is not None
-    visits = Visits(dataset, options.seed, make_batch.keys, stored, in_words)
-    loader = visit_loader(
-        visits, batches, pick_workers(options, device), pin_memory=device.type == "cuda"
-    )
-    log = MetricsLog(run / "metrics.jsonl", accelerator, step, images_a_step, state.progress)
     skipped = SkippedSteps(
-        run / "skipped.jsonl", visits, make_batch, images_a_step, options.max_skipped_steps,
+        run / "skipped.jsonl", visits, make_batch, options.images_a_step, options.max_skipped_steps,
         progress, step, accelerator,
     )  # fmt: skip
     checkpoints = Checkpoints(run, options, state, accelerator, module, ema, take_step.optimizer)
@@ -163,12 +150,9 @@ def _train(
             if step % options.checkpointing_steps == 0 or is_last or ends:
                 with log.paused():
                     skipped.look()
-                    so_far = {
-                        "skipped": skipped.total,
-                        "skipped_in_row": skipped.in_row,
-                        "unmeasured": ends and measurements.due(step),
-                    }
-                    checkpoints.save(step, log.progress().model_copy(update=so_far))
+                    left = {"unmeasured": ends and measurements.due(step)}
+                    so_far = log.progress().model_copy(update=skipped.counts() | left)
+                    checkpoints.save(step, so_far)
             if ends:
                 break
 

@@ -98,8 +98,7 @@ def limit_to_epochs(options: TrainOptions, dataset: ImageDataset) -> TrainOption
     """The options with `--epochs` expressed in steps."""
     if options.epochs is None:
         return options
-    images_a_step = options.batch_size * options.gradient_accumulation_steps
-    steps = max(1, options.epochs * len(dataset) // images_a_step)
+    steps = max(1, options.epochs * len(dataset) // options.images_a_step)
     return options.model_copy(
         update={"max_train_steps": min(steps, options.max_train_steps), "epochs": None}
     )
@@ -282,10 +281,3 @@ def _start_record(accelerator: Accelerator, state: CheckpointState) -> dict[str,
         "versions": state.versions,
         "machine": f"{platform.system()} {platform.machine()}",
     }
-
-
-def pick_workers(options: TrainOptions, device: torch.device) -> int:
-    """Reading threads: as asked; else 4, or none on the CPU, where they would take its cores."""
-    if options.num_workers is not None:
-        return options.num_workers
-    return 0 if device.type == "cpu" else 4

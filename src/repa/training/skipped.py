@@ -103,6 +103,10 @@ class SkippedSteps:
                 "goes on from an earlier checkpoint"
             )
 
+    def counts(self) -> dict[str, int]:
+        """What a checkpoint's `Progress` says of them, as of the newest step that was looked at."""
+        return {"skipped": self.total, "skipped_in_row": self.in_row}
+
     def _write(self, step: int, losses: Mapping[str, float]) -> None:
         visits = range((step - 1) * self.images_a_step, step * self.images_a_step)
         indices = [self.visits.index(visit) for visit in visits]
