@@ -1,5 +1,6 @@
 """No job overwrites another's output, and two jobs on one folder are told apart."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from data.preparing import snapshot
 from evaluation.disk import full_disk
@@ -83,7 +85,10 @@ def _start(arguments: list[str], folder: Path) -> subprocess.Popen:
     for name in ("reached", "go"):
         (folder / name).unlink(missing_ok=True)
     command = [sys.executable, "-c", HALTED, *arguments]
-    job = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    job = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},  # to the same bits
+    )  # fmt: skip
     while not (folder / "reached").exists():
         assert job.poll() is None, job.stderr and job.stderr.read()
         time.sleep(0.02)

