@@ -26,8 +26,6 @@ pytestmark = pytest.mark.promise("6 data loss")
 HALTED = """
 import sys, time
 from pathlib import Path
-import torch
-torch.set_num_threads(1)
 from repa.cli import main
 from repa.data import encode
 from repa.sampling import command
