@@ -119,11 +119,25 @@ def test_images_are_known_wherever_they_lie(plain, emoji_dir: Path, tmp_path: Pa
     assert "other images" not in capsys.readouterr().err
 
 
-def test_batches_a_step_are_kept(plain) -> None:
-    """They decide which images a step is of."""
+@pytest.mark.parametrize(
+    "changes", [{"batch_size": 16}, {"gradient_accumulation_steps": 2}], ids=lambda c: next(iter(c))
+)
+def test_images_a_step_are_kept(plain, changes: dict[str, int]) -> None:
     train(plain(max_train_steps=2))
-    with pytest.raises(RepaError, match="different: --gradient-accumulation-steps"):
-        train(plain(gradient_accumulation_steps=2))
+    message = "different: --batch-size times --gradient-accumulation-steps, 8 there"
+    with pytest.raises(RepaError, match=message):
+        train(plain(**changes))
+
+
+def test_half_the_batch_twice_as_often_goes_on(plain) -> None:
+    """With what memory there is now: the images of each step are the same."""
+    losses = {}
+    for name, changes in (("whole", {}), ("halves", {"batch_size": 4, "accumulated": 2})):
+        train(plain(exp_name=name, max_train_steps=2))
+        accumulated = changes.pop("accumulated", 1)
+        run = train(plain(exp_name=name, gradient_accumulation_steps=accumulated, **changes))
+        losses[name] = [line["loss"] for line in read_json_lines(run / "metrics.jsonl")]
+    assert losses["halves"] == pytest.approx(losses["whole"], abs=1e-5)
 
 
 def test_one_process_finds_it_for_all() -> None:

@@ -36,8 +36,6 @@ KEPT = (
     "text_enc_type",
     "path_type",
     "prediction",
-    "batch_size",
-    "gradient_accumulation_steps",
 )
 FLAGS = {  # that decide on arguments of the model
     "num_classes": "--num-classes",
@@ -223,6 +221,9 @@ def _check_resumable(
         for name in KEPT
         if name in found.options and found.options[name] != wanted.options[name]
     ]
+    images = _images_a_step(found.options)
+    if images and images != _images_a_step(wanted.options):
+        differing.append(f"--batch-size times --gradient-accumulation-steps, {images} there")
     if differing:
         raise RepaError(
             f"{checkpoint} is of another run (different: {', '.join(differing)}): choose another "
@@ -241,6 +242,12 @@ def _check_resumable(
         )
     kept = {"step": found.step, "scaler": found.scaler, "progress": found.progress}
     return wanted.model_copy(update=kept)
+
+
+def _images_a_step(options: dict[str, Any]) -> int:
+    """Which decides on the images of each step; 0 where options do not say it."""
+    factors = options.get("batch_size"), options.get("gradient_accumulation_steps", 1)
+    return factors[0] * factors[1] if all(isinstance(x, int) for x in factors) else 0
 
 
 def _are_others(one: str, other: str) -> bool:
