@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from evaluation.disk import full_disk
+from reliability.jobs import full_only
 from repa.autoencoders import HUB_NAMES, create_autoencoder
 from repa.checkpoints import download
 from repa.cli import main
@@ -131,6 +132,7 @@ for call in (
 """
 
 
+@full_only
 def test_an_unreachable_network_is_not_waited_for(offline: Path) -> None:
     """As a user meets it who has not said that there is none."""
     environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}

@@ -14,6 +14,7 @@ import torch
 
 from data.preparing import snapshot
 from evaluation.disk import full_disk
+from reliability.jobs import full_only
 from repa.cli import main
 from repa.config import TrainOptions
 from repa.data.verify import verify
@@ -143,6 +144,7 @@ def test_a_killed_job_leaves_a_dataset_that_goes_on_at_once(
         survived()
 
 
+@full_only
 def test_a_second_job_on_samples_is_refused_and_the_first_unharmed(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], survived: Callable[[], None]
 ) -> None:
