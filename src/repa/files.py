@@ -113,8 +113,7 @@ def append_json(path: Path, value: Any) -> None:
     line = to_json(value)
     with path.open("ab+") as file:
         end = file.seek(0, os.SEEK_END)
-        file.seek(max(0, end - LONGEST_LINE))
-        last = file.read().rpartition(b"\n")[2]
+        last = _unfinished_line(file, end)
         if _is_object(last):  # only its newline is missing
             line = b"\n" + line
         else:
@@ -127,6 +126,15 @@ def append_json(path: Path, value: Any) -> None:
             with suppress(OSError):
                 file.truncate(end)
             raise
+
+
+def _unfinished_line(file: IO[bytes], end: int) -> bytes:
+    """What stands behind the last newline; no more than a byte is read where that is nothing."""
+    file.seek(max(0, end - 1))
+    if file.read() in (b"", b"\n"):
+        return b""
+    file.seek(max(0, end - LONGEST_LINE))
+    return file.read().rpartition(b"\n")[2]
 
 
 def _is_object(line: bytes) -> bool:

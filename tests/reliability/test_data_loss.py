@@ -14,12 +14,11 @@ import torch
 
 from data.preparing import snapshot
 from evaluation.disk import full_disk
+from reliability import small_runs
 from reliability.jobs import full_only
 from repa.cli import main
-from repa.config import TrainOptions
 from repa.data.verify import verify
 from repa.locks import LOCK
-from repa.training import train
 
 pytestmark = pytest.mark.promise("6 data loss")
 
@@ -47,20 +46,9 @@ sys.exit(main())
 
 @pytest.fixture(scope="module")
 def run(emoji_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(
-        TrainOptions(
-            exp_name="run",
-            output_dir=tmp_path_factory.mktemp("runs"),
-            data_dir=emoji_dir,
-            model="SiT-Ti/8",
-            enc_type="none",
-            max_train_steps=1,
-            batch_size=8,
-            mixed_precision="no",
-            report_to="none",
-            device="cpu",
-        )
-    )
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert main(small_runs.command(emoji_dir, folder, steps=1)) == 0
+    return folder
 
 
 def _prepare(source: str, dest: Path, *more: str) -> list[str]:

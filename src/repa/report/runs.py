@@ -152,10 +152,8 @@ def _read_run(folder: Path) -> RunRecord:
         )
     name = printable(folder.resolve().name)
     pictures = [path for path in (folder / "previews").glob("*.png") if path.stem.isdecimal()]
-    options, starts = (
-        read_yaml(config, f"cannot read {config}"),
-        _read_steps(folder / "starts.jsonl"),
-    )
+    options = read_yaml(config, f"cannot read {config}")
+    starts = _read_steps(folder / "starts.jsonl")
     first_step = starts[0]["step"] if starts else 0
     evaluations = [
         *_read_steps(folder / "evaluations.jsonl"),
